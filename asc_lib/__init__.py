@@ -1,0 +1,1 @@
+"""Acoustic scene classification informed by audio tagging (Jung et al. 2020): the reference implementation."""

@@ -1,0 +1,69 @@
+"""The commands: ``asc sweep``, ``asc tables``, ``asc probe``."""
+
+import json
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from . import records, store, sweep, tables
+from .artefacts import results_root, write_text
+from .corpora import open_scenes
+from .metrics import linear_probe
+from .tag_vectors import open_tag_vectors
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+Data = Annotated[str, typer.Option(help="data set: mini, esc50 or tau2019")]
+
+
+@app.command("sweep")
+def sweep_(
+    what: Annotated[str, typer.Argument(help="main, all, table2 to table5, or a system")],
+    data: Data = "mini",
+    seeds: Annotated[str, typer.Option(help="seeds, separated by commas")] = "0",
+    workers: Annotated[int, typer.Option(help="notebooks executed at a time")] = 1,
+    epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
+) -> None:
+    """Run notebooks through papermill, one process each; runs that have a record are skipped."""
+    others = {"data": data} | ({"epochs": epochs} if epochs else {})
+    try:
+        chosen = [cell for seed in seeds.split(",") for cell in sweep.cells(what, **others, seed=int(seed))]
+        failed = sweep.run(chosen, workers)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"asc sweep: {error}") from None
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command("tables")
+def tables_(data: Data = "mini") -> None:
+    """Draw the table of all systems from the records under ASC_RESULTS; write it beside them and print it."""
+    table = tables.measured(data)
+    if table.empty:
+        raise SystemExit(f"asc tables: no record in {results_root() / data}: run `asc sweep main --data {data}` first")
+    readable = tables.readable(table)
+    write_text(results_root() / data / "systems.csv", readable.to_csv())
+    print(readable.to_string())
+
+
+@app.command()
+def probe(data: Data = "mini") -> None:
+    """How much tags tell on their own: a linear probe on true and on predicted tags, beside the baseline's records."""
+    try:
+        corpus = open_scenes(data)
+        waveforms = store.pack(corpus)
+        vectors = {source: open_tag_vectors(source, corpus, waveforms) for source in ("true", "tagger")}
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"asc probe: {error}") from None
+    targets, train, test = corpus.targets(), corpus.rows("train"), corpus.rows("test")
+    found = {"data": data, "fingerprint": waveforms.fingerprint, "chance": 1 / len(corpus.labels)}
+    for source, tags in vectors.items():
+        found[f"probe_on_{source}_tags"] = linear_probe(tags.values, targets, train, test)
+    baseline = [r for r in records.read_records(data) if r["system"] == "baseline"]
+    found["baseline"] = {r["parameters"]["seed"]: r["test"]["accuracy"] for r in baseline}
+    found["baseline_mean"] = float(np.mean(list(found["baseline"].values()))) if baseline else None
+    write_text(results_root() / data / "probe.json", json.dumps(found, indent=1))
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,127 @@
+"""The corpus ``esc50``: ten scenes composed from the real recordings of ESC-50 (Piczak 2015), and its 50 tags.
+
+Reads the official folder (``.wav``, 44.1 kHz) or a repacked one with other endings. ESC-50 is CC BY-NC 3.0 (its
+subset ESC-10 is CC BY). Official folds 1 to 4 make everything that is trained on; fold 5 makes the test scenes.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pandas as pd
+import soundfile
+
+from ..artefacts import data_root
+from .soundscapes import RATE, Recipe, Scene, mislabelled
+
+CURATED_SHARE = 0.4  # of the source recordings of a class in folds 1 to 4; the others make the noisy set
+
+
+def folder() -> Path:
+    """ESC-50's folder: ``ASC_ESC50``, or ``esc50/`` or ``ESC-50-master/`` under ``ASC_DATA``."""
+    named = os.environ.get("ASC_ESC50")
+    places = [Path(named)] if named else [data_root() / "esc50", data_root() / "ESC-50-master"]
+    for place in places:
+        if (place / "meta" / "esc50.csv").is_file() and (place / "audio").is_dir():
+            return place.resolve()
+    raise FileNotFoundError(
+        f"no ESC-50 (audio/ and meta/esc50.csv) in {' or '.join(map(str, places))}: download it from "
+        "https://github.com/karolpiczak/ESC-50 (licence CC BY-NC 3.0: no commercial use), unpack it there, or name its "
+        "folder in the environment variable ASC_ESC50"
+    )
+
+
+@functools.lru_cache(maxsize=128)
+def recording(path: Path) -> np.ndarray:
+    """Samples of one recording, mono at 48 kHz, without the silence that pads many of them to 5 s."""
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    mono = samples.mean(axis=1)
+    if rate != RATE:
+        mono = librosa.resample(mono, orig_sr=rate, target_sr=RATE)
+    loud = np.flatnonzero(np.abs(mono) > 1e-3 * np.abs(mono).max()) if mono.any() else np.array([0])
+    return mono[loud[0] : loud[-1] + 1]
+
+
+class RecordedSounds:
+    """Draws events and beds from one official fold at a time."""
+
+    folds = (1, 2, 3, 4)
+    test_fold = 5
+
+    def __init__(self, place: Path):
+        self.audio = place / "audio"
+        self.table = pd.read_csv(place / "meta" / "esc50.csv")
+        self.table["recording"] = "freesound-" + self.table["src_file"].astype(str)
+        self.tags = tuple(sorted(self.table["category"].unique()))
+        self.name = "esc50-" + Path(self.table["filename"].iloc[0]).suffix[1:]  # lossy copies are another corpus
+        self.files = {
+            key: part[["filename", "recording"]].to_numpy() for key, part in self.table.groupby(["category", "fold"])
+        }
+
+    def event(self, tag: str, fold: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        filename, name = rng.choice(self.files[tag, fold])
+        samples = recording(self.audio / filename)
+        longest = int(rng.uniform(1.5, 3) * RATE)
+        start = int(rng.integers(max(len(samples) - longest, 0) + 1))
+        return name, _faded(samples[start : start + longest])
+
+    def bed(self, choices: dict[str, float], fold: int, rng: np.random.Generator) -> tuple[str, str, np.ndarray]:
+        weights = np.array(list(choices.values()))
+        tag = str(rng.choice(list(choices), p=weights / weights.sum()))
+        filename, name = rng.choice(self.files[tag, fold])
+        return tag, name, _faded(recording(self.audio / filename))
+
+
+def _faded(samples: np.ndarray, seconds: float = 0.01) -> np.ndarray:
+    """Samples with short ramps at both ends, against clicks."""
+    ramp = np.minimum(1, np.arange(1, len(samples) + 1, dtype="float32") / (seconds * RATE))
+    return samples * ramp * ramp[::-1]
+
+
+# A row a scene. Tilt (dB an octave), hum (Hz), throb (Hz), room (s); beds by weight; events: mean number a clip.
+# fmt: off
+SCENES = {
+    "airport":           Scene(-1.0,   0, 0.0, 1.2, dict(vacuum_cleaner=3, airplane=2, wind=2, washing_machine=1), dict(airplane=.4, footsteps=.5, crying_baby=.3, coughing=.3, laughing=.25, keyboard_typing=.3, clock_alarm=.25, helicopter=.2)),
+    "bus":               Scene(-3.0,  62, 5.0, 0.1, dict(engine=3, washing_machine=2, rain=1, train=1), dict(engine=.5, coughing=.4, sneezing=.3, car_horn=.3, door_wood_creaks=.3, laughing=.2, can_opening=.2)),
+    "metro":             Scene(-2.5,  95, 9.0, 0.2, dict(train=2, washing_machine=2, vacuum_cleaner=2, engine=1), dict(train=.5, coughing=.3, door_wood_knock=.3, clock_alarm=.3, door_wood_creaks=.3, crying_baby=.2, keyboard_typing=.2)),
+    "metro_station":     Scene(-1.5,  50, 0.5, 1.6, dict(train=2, vacuum_cleaner=2, wind=2, airplane=1), dict(train=.4, footsteps=.5, door_wood_knock=.2, clapping=.2, clock_alarm=.3, laughing=.3, siren=.2, mouse_click=.2)),
+    "park":              Scene( 0.5,   0, 0.3, 0.0, dict(wind=3, crickets=1, rain=2, sea_waves=2), dict(chirping_birds=.6, dog=.5, crow=.4, insects=.3, footsteps=.3, church_bells=.15, airplane=.2, water_drops=.2)),
+    "public_square":     Scene(-0.5,   0, 0.6, 0.5, dict(sea_waves=2, wind=2, pouring_water=2, rain=1), dict(church_bells=.5, clapping=.4, laughing=.3, chirping_birds=.3, pouring_water=.3, footsteps=.3, fireworks=.25, crow=.15)),
+    "shopping_mall":     Scene(-1.5, 120, 0.0, 0.9, dict(vacuum_cleaner=2, pouring_water=2, rain=1, washing_machine=1), dict(laughing=.4, footsteps=.4, can_opening=.3, clapping=.25, crying_baby=.3, mouse_click=.3, drinking_sipping=.3, glass_breaking=.2, coughing=.15)),
+    "street_pedestrian": Scene(-0.5,   0, 0.8, 0.3, dict(wind=2, rain=2, sea_waves=1, engine=1), dict(footsteps=.6, dog=.4, laughing=.3, church_bells=.25, coughing=.2, glass_breaking=.2, chirping_birds=.2, siren=.2)),
+    "street_traffic":    Scene(-2.0,  80, 1.2, 0.2, dict(engine=3, wind=2, rain=2, airplane=1), dict(car_horn=.5, engine=.5, siren=.5, dog=.2, chainsaw=.2, helicopter=.25, footsteps=.15)),
+    "tram":              Scene(-2.5, 100, 4.0, 0.1, dict(train=2, engine=2, washing_machine=1, vacuum_cleaner=1), dict(church_bells=.3, train=.3, door_wood_creaks=.35, car_horn=.2, sneezing=.25, clock_alarm=.25, laughing=.2, glass_breaking=.15)),
+}
+# fmt: on
+
+RECIPE = Recipe(SCENES, version=1, train=(4, 1), blur=0.5)
+
+
+def tag_rows(sounds: RecordedSounds, seed: int = 2019) -> list[dict]:
+    """Rows of the tag corpus: all clips of ESC-50, folds 1 to 4 split by source recording into curated and noisy."""
+    rng, rows = np.random.default_rng([seed, 4]), []
+    table = sounds.table.sort_values("filename")
+    trained = table[table["fold"] != sounds.test_fold]
+    curated = set()
+    for _, names in trained.groupby(["category", "fold"])["recording"]:
+        unique = rng.permutation(names.unique())
+        curated.update(unique[: max(1, round(CURATED_SHARE * len(unique)))])
+    for entry in table.itertuples():
+        kind = "train_curated" if entry.recording in curated else "train_noisy"
+        kind = "test" if entry.fold == sounds.test_fold else kind
+        labels = mislabelled([entry.category], sounds.tags, rng) if kind == "train_noisy" else [entry.category]
+        row = {"set": kind, "fname": Path(entry.filename).with_suffix(".wav").name, "labels": ",".join(labels)}
+        rows.append(row | {"fold": entry.fold, "recordings": entry.recording, "source": entry.filename})
+    return rows
+
+
+class TagClip:
+    """Samples of a tag clip: the recording, mono at 48 kHz."""
+
+    def __init__(self, sounds: RecordedSounds):
+        self.audio = sounds.audio
+
+    def __call__(self, row: dict) -> np.ndarray:
+        return recording(self.audio / row["source"])

@@ -1,0 +1,287 @@
+"""The corpus ``mini``: ten scenes composed from sounds that this module synthesises. It needs no file at all.
+
+Every sound is a function of a random generator and draws its own pitch, pace, length and timbre, so that no two
+are alike. All return mono float arrays at 48 kHz of any level; the composer sets the level.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.signal import butter, sosfilt
+
+from .soundscapes import RATE, Recipe, Scene, mislabelled
+
+Sound = Callable[[np.random.Generator], np.ndarray]
+SOUNDS: dict[str, Sound] = {}
+
+
+def sound(make: Sound) -> Sound:
+    """Register a sound under its function's name, which is its tag."""
+    SOUNDS[make.__name__] = make
+    return make
+
+
+def seconds(duration: float) -> np.ndarray:
+    return np.arange(int(duration * RATE)) / RATE
+
+
+def tone(hertz: np.ndarray | float, length: int, harmonics: int = 1, fall: float = 1.0) -> np.ndarray:
+    """Sum of ``harmonics`` sines at multiples of a (moving) frequency, the k-th with amplitude k^-fall."""
+    phase = 2 * np.pi * np.cumsum(np.broadcast_to(hertz, length)) / RATE
+    return sum(np.sin(k * phase) * k**-fall for k in range(1, harmonics + 1))
+
+
+def band(signal: np.ndarray, low: float, high: float) -> np.ndarray:
+    return sosfilt(butter(2, [low, min(high, 0.49 * RATE)], "bandpass", fs=RATE, output="sos"), signal)
+
+
+def noise(rng: np.random.Generator, length: int, low: float, high: float) -> np.ndarray:
+    return band(rng.standard_normal(length), low, high)
+
+
+def struck(rng: np.random.Generator, base: float, ratios: tuple[float, ...], decay: float) -> np.ndarray:
+    """A struck body: partials at ``ratios`` of ``base``, the higher ones dying sooner than ``decay`` seconds."""
+    t = seconds(4 * decay)
+    partials = (
+        rng.uniform(0.3, 1) * np.sin(2 * np.pi * base * r * t) * np.exp(-t * np.sqrt(r) / decay) for r in ratios
+    )
+    return sum(partials)
+
+
+def placed(pieces: list[tuple[float, np.ndarray]]) -> np.ndarray:
+    """Lay pieces on one time line, each at its onset in seconds."""
+    out = np.zeros(max(int(at * RATE) + len(piece) for at, piece in pieces))
+    for at, piece in pieces:
+        start = int(at * RATE)
+        out[start : start + len(piece)] += piece
+    return out
+
+
+def swell(length: int, peak: float) -> np.ndarray:
+    """Envelope from 0 to 1 and back, at its highest at the fraction ``peak`` of its length."""
+    x = np.linspace(0, 1, length)
+    return np.sin(np.pi / 2 * np.minimum(x / peak, (1 - x) / (1 - peak))) ** 2
+
+
+def speech(rng: np.random.Generator, duration: float) -> np.ndarray:
+    """Babble of one voice: a glottal pulse train through three formants that move with each syllable."""
+    length, pace = int(duration * RATE), rng.uniform(3.5, 5.5)
+    pitch = rng.uniform(90, 230) * (1 + 0.08 * np.sin(2 * np.pi * rng.uniform(0.4, 1) * seconds(duration)))
+    pulses = tone(pitch, length, harmonics=10, fall=0.7)
+    syllables, size = [], int(RATE / pace)
+    for start in range(0, length, size):
+        piece = pulses[start : start + size]
+        formants = (rng.uniform(300, 800), rng.uniform(900, 2200), rng.uniform(2300, 3200))
+        voiced = sum(band(piece, f * 0.88, f * 1.12) / (k + 1) for k, f in enumerate(formants))
+        syllables.append(voiced * swell(len(piece), 0.35) * rng.uniform(0.2, 1))
+    return np.concatenate(syllables)
+
+
+@sound
+def aeroplane(rng):
+    length = int(rng.uniform(2.2, 3.5) * RATE)
+    whine = tone(np.linspace(1, rng.uniform(0.6, 0.85), length) * rng.uniform(1400, 3200), length)
+    return (noise(rng, length, 80, rng.uniform(900, 1800)) + 0.15 * whine) * swell(length, rng.uniform(0.35, 0.65))
+
+
+@sound
+def announcement(rng):
+    return band(speech(rng, rng.uniform(1.5, 3)), 400, 3200)
+
+
+@sound
+def beep(rng):
+    pitch, length, gap = rng.uniform(900, 3200), rng.uniform(0.06, 0.16), rng.uniform(0.15, 0.4)
+    one = tone(pitch, int(length * RATE), harmonics=3) * swell(int(length * RATE), 0.1)
+    return placed([(k * gap, one) for k in range(rng.integers(1, 5))])
+
+
+@sound
+def bell(rng):
+    body = struck(rng, rng.uniform(280, 950), (0.5, 1, 1.19, 1.5, 2, 2.51, 3.01), rng.uniform(0.35, 0.8))
+    return placed([(k * rng.uniform(0.5, 0.9), body) for k in range(rng.integers(1, 4))])
+
+
+@sound
+def birdsong(rng):
+    base, pieces, at = rng.uniform(2200, 5500), [], 0.0
+    for _ in range(rng.integers(4, 12)):
+        length = int(rng.uniform(0.04, 0.16) * RATE)
+        sweep = base * (1 + rng.uniform(-0.25, 0.25) * np.linspace(-1, 1, length) + rng.uniform(-0.1, 0.1))
+        pieces.append((at, tone(sweep, length) * swell(length, 0.4)))
+        at += rng.uniform(0.07, 0.3)
+    return placed(pieces)
+
+
+@sound
+def brake_hiss(rng):
+    t = seconds(rng.uniform(0.5, 1.4))
+    return noise(rng, len(t), rng.uniform(2500, 4500), 14000) * np.exp(-t * rng.uniform(2, 6)) * np.minimum(t * 40, 1)
+
+
+@sound
+def car_pass(rng):
+    length = int(rng.uniform(1.5, 3) * RATE)
+    engine = tone(np.linspace(1.08, 0.92, length) * rng.uniform(45, 130), length, harmonics=8, fall=0.6)
+    return (noise(rng, length, 60, rng.uniform(1200, 3000)) + 0.3 * engine) * swell(length, rng.uniform(0.3, 0.7))
+
+
+@sound
+def chime(rng):
+    base, step = rng.uniform(400, 800), rng.uniform(0.25, 0.5)
+    notes = rng.permutation([1, 1.26, 1.5, 2])[: rng.integers(2, 5)]
+    return placed([(k * step, struck(rng, base * r, (1, 2, 3), 0.3)) for k, r in enumerate(notes)])
+
+
+@sound
+def clatter(rng):
+    hits = [(rng.uniform(0, 1.5), rng.uniform(1500, 6000)) for _ in range(rng.integers(5, 16))]
+    return placed([(at, rng.uniform(0.2, 1) * struck(rng, f, (1, 1.47, 2.09, 2.56), 0.03)) for at, f in hits])
+
+
+@sound
+def dog_bark(rng):
+    pitch, pieces, at = rng.uniform(350, 900), [], 0.0
+    for _ in range(rng.integers(1, 5)):
+        length = int(rng.uniform(0.1, 0.22) * RATE)
+        body = tone(pitch * np.linspace(1.25, 0.75, length), length, harmonics=6, fall=0.5)
+        pieces.append((at, (body + noise(rng, length, 500, 3000)) * swell(length, 0.2)))
+        at += rng.uniform(0.25, 0.6)
+    return placed(pieces)
+
+
+@sound
+def door_slam(rng):
+    t = seconds(0.6)
+    thud = np.sin(2 * np.pi * rng.uniform(55, 140) * t) * np.exp(-t * rng.uniform(8, 16))
+    return thud + 0.8 * noise(rng, len(t), 150, 2500) * np.exp(-t * rng.uniform(20, 45))
+
+
+@sound
+def footsteps(rng):
+    pace, low = rng.uniform(0.42, 0.62), rng.uniform(200, 900)
+    t = seconds(0.09)
+    steps = [noise(rng, len(t), low, low * 5) * np.exp(-t * 60) * rng.uniform(0.6, 1) for _ in range(7)]
+    return placed([(k * pace * rng.uniform(0.96, 1.04), s) for k, s in enumerate(steps[: rng.integers(3, 7)])])
+
+
+@sound
+def horn(rng):
+    length, pitch = int(rng.uniform(0.25, 1.1) * RATE), rng.uniform(320, 520)
+    both = tone(pitch, length, harmonics=9, fall=0.5) + tone(pitch * 1.25, length, harmonics=9, fall=0.5)
+    return both * swell(length, 0.15) ** 0.25
+
+
+@sound
+def music(rng):
+    base, beat, pieces = rng.uniform(110, 260), rng.uniform(0.25, 0.45), []
+    for k in range(rng.integers(4, 8)):
+        t = seconds(beat * 1.3)
+        chord = sum(tone(base * 2 ** (n / 12), len(t), 5) for n in rng.choice([0, 3, 4, 7, 9, 12, 16], 3))
+        pieces.append((k * beat, chord * np.exp(-t * 4)))
+    return placed(pieces)
+
+
+@sound
+def rail_clack(rng):
+    every, gap, t = rng.uniform(0.5, 0.95), rng.uniform(0.08, 0.16), seconds(0.08)
+    clack = noise(rng, len(t), 180, rng.uniform(1200, 2400)) * np.exp(-t * 55)
+    return placed([(k * every + g, clack) for k in range(rng.integers(2, 5)) for g in (0, gap)])
+
+
+@sound
+def rail_squeal(rng):
+    t = seconds(rng.uniform(0.8, 2.2))
+    drift = 1 + 0.01 * np.sin(2 * np.pi * rng.uniform(2, 7) * t)
+    tones = sum(rng.uniform(0.3, 1) * tone(rng.uniform(2000, 6500) * drift, len(t)) for _ in range(rng.integers(2, 5)))
+    return (tones + 0.3 * noise(rng, len(t), 2000, 8000)) * swell(len(t), rng.uniform(0.3, 0.7))
+
+
+@sound
+def siren(rng):
+    t, low = seconds(rng.uniform(1.8, 3.2)), rng.uniform(500, 800)
+    glide = low * (1.45 + 0.45 * np.sin(2 * np.pi * rng.uniform(0.35, 2.5) * t))
+    return tone(glide, len(t), harmonics=4) * swell(len(t), 0.5) ** 0.5
+
+
+@sound
+def suitcase(rng):
+    t = seconds(rng.uniform(1.2, 2.6))
+    rattle = np.abs(np.sin(np.pi * rng.uniform(9, 20) * t)) ** 6 + 0.15
+    return noise(rng, len(t), 250, rng.uniform(2500, 5000)) * rattle * swell(len(t), 0.5)
+
+
+@sound
+def voices(rng):
+    return placed([(rng.uniform(0, 0.6), speech(rng, rng.uniform(1, 1.8))) for _ in range(rng.integers(2, 4))])
+
+
+@sound
+def water(rng):
+    t = seconds(rng.uniform(1.8, 3))
+    ripple = 1 + 0.6 * np.interp(t, np.arange(0, 4, 0.05), rng.uniform(-1, 1, 80))
+    return noise(rng, len(t), rng.uniform(300, 700), 9000) * ripple * swell(len(t), 0.5) ** 0.3
+
+
+class SynthesisedSounds:
+    """Draws new sounds without end: a recording is a tag and the 48-bit number that its generator starts from."""
+
+    name = "mini"
+    tags = tuple(sorted(SOUNDS))
+    folds = (0,)
+    test_fold = 0
+
+    def event(self, tag: str, fold: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        recording = f"{tag}-{rng.integers(2**48):012x}"
+        return recording, self.play(recording)
+
+    def bed(self, choices: dict[str, float], fold: int, rng: np.random.Generator) -> tuple[str, str, np.ndarray]:
+        number = int(rng.integers(2**48))
+        return "", f"bed-{number:012x}", np.random.default_rng(number).standard_normal(4 * RATE, "float32")
+
+    def play(self, recording: str) -> np.ndarray:
+        """Samples of a recording named ``tag-number``."""
+        tag, number = recording.rsplit("-", 1)
+        return SOUNDS[tag](np.random.default_rng(int(number, 16))).astype("float32")
+
+
+# A row a scene. Bed: tilt (dB an octave), hum (Hz), throb (modulation, Hz), room (decay, s). Events: mean number a clip.
+# fmt: off
+SCENES = {
+    "airport":           Scene(-3.0,   0, 0.0, 1.2, {}, dict(aeroplane=.5, announcement=.5, chime=.4, suitcase=.6, footsteps=.4, beep=.3)),
+    "bus":               Scene(-6.0,  62, 5.0, 0.1, {}, dict(brake_hiss=.5, beep=.4, door_slam=.4, announcement=.3, voices=.3, car_pass=.4, horn=.2)),
+    "metro":             Scene(-5.0,  95, 9.0, 0.2, {}, dict(rail_clack=.7, chime=.4, announcement=.3, door_slam=.4, rail_squeal=.4, beep=.2)),
+    "metro_station":     Scene(-4.0,  50, 0.5, 1.6, {}, dict(announcement=.4, rail_squeal=.4, chime=.3, footsteps=.5, brake_hiss=.3, door_slam=.2, suitcase=.2)),
+    "park":              Scene(-1.5,   0, 0.3, 0.0, {}, dict(birdsong=.8, dog_bark=.5, water=.3, voices=.2, footsteps=.3, aeroplane=.2, bell=.15)),
+    "public_square":     Scene(-2.5,   0, 0.6, 0.5, {}, dict(bell=.4, water=.5, voices=.5, birdsong=.3, footsteps=.4, siren=.2, music=.2)),
+    "shopping_mall":     Scene(-3.5, 120, 0.0, 0.9, {}, dict(music=.6, voices=.5, footsteps=.5, beep=.4, clatter=.5, announcement=.25)),
+    "street_pedestrian": Scene(-2.5,   0, 0.8, 0.3, {}, dict(footsteps=.7, voices=.6, dog_bark=.3, clatter=.3, music=.3, bell=.2, birdsong=.2)),
+    "street_traffic":    Scene(-4.5,  80, 1.2, 0.2, {}, dict(car_pass=.8, horn=.5, siren=.4, brake_hiss=.3, footsteps=.2, aeroplane=.2)),
+    "tram":              Scene(-5.0, 100, 4.0, 0.1, {}, dict(rail_squeal=.4, bell=.4, rail_clack=.5, chime=.3, door_slam=.3, voices=.3)),
+}
+# fmt: on
+
+RECIPE = Recipe(SCENES, version=2)
+TAG_CLIPS = {"train_curated": 16, "train_noisy": 24, "test": 8}  # a tag
+
+
+def tag_rows(sounds: SynthesisedSounds, seed: int = 2019) -> list[dict]:
+    """Rows of the tag corpus: one sound a clip, or two in one clip of six; a third of the noisy labels are wrong."""
+    rng, rows = np.random.default_rng([seed, 4]), []
+    for kind, count in TAG_CLIPS.items():
+        for number, tag in enumerate(sounds.tags * count):
+            tags = [tag] + [str(rng.choice([t for t in sounds.tags if t != tag]))] * (rng.random() < 1 / 6)
+            recordings = [f"{t}-{rng.integers(2**48):012x}" for t in tags]
+            labels = mislabelled(tags, sounds.tags, rng) if kind == "train_noisy" else tags
+            row = {"set": kind, "fname": f"{kind}-{number:04d}.wav", "labels": ",".join(sorted(set(labels)))}
+            rows.append(row | {"fold": -1, "recordings": " ".join(recordings)})
+    return rows
+
+
+def tag_clip(row: dict) -> np.ndarray:
+    """Samples of a tag clip: its sounds at their own onsets over noise, 5 dB above them to 20 dB below, mono, 48 kHz."""
+    rng = np.random.default_rng([int(r.rsplit("-", 1)[1], 16) for r in row["recordings"].split()])
+    sounds = [SynthesisedSounds().play(recording) for recording in row["recordings"].split()]
+    mix = placed([(rng.uniform(0, 0.5), sound / sound.std() * rng.uniform(0.5, 1)) for sound in sounds])
+    low = rng.uniform(50, 500)
+    return mix + noise(rng, len(mix), low, low * rng.uniform(4, 30)) * 10 ** (-rng.uniform(-5, 20) / 20)

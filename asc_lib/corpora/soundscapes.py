@@ -1,0 +1,250 @@
+"""Composed scenes: clips made of a bed and sound events, written in the official formats of TAU 2019 and FSDKaggle2019.
+
+A *scene* says how its bed sounds and how often each event occurs. A *city* colours all its clips (equaliser, noise
+floor, level). A *location* belongs to one scene and city; it fixes the bed and how far away things are, and stands in
+the train or the test list, never in both. As in TAU 2019, one city is in neither list.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import joblib
+import numpy as np
+import pandas as pd
+import scipy.fft
+import soundfile
+from scipy.signal import fftconvolve, lfilter, resample_poly
+
+from ..artefacts import fingerprint
+
+RATE, TAG_RATE = 48_000, 44_100
+CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
+LEFT_OUT = "milan"  # in neither list, as in TAU 2019
+BANDS = np.geomspace(60, 16_000, 8)  # Hz, where a city's equaliser and a location's are set
+
+
+@dataclass(frozen=True)
+class Scene:
+    """How one scene sounds."""
+
+    tilt: float  # slope of the bed's spectrum, dB an octave
+    hum: float  # fundamental of its hum, Hz (0: none)
+    throb: float  # rate at which the bed swells, Hz (0: steady)
+    room: float  # reverberation decay, s (0: open air)
+    beds: dict[str, float]  # tag of the recording that serves as bed: weight (empty: noise)
+    events: dict[str, float]  # tag: mean number in a clip
+
+
+class Sounds(Protocol):
+    """Where a corpus's sounds come from; sounds of different folds never share a source recording."""
+
+    name: str
+    tags: tuple[str, ...]
+    folds: tuple[int, ...]  # folds that training scenes are composed from, one a location
+    test_fold: int
+
+    def event(self, tag: str, fold: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        """Name of a source recording of ``tag`` in ``fold``, and samples from it: mono, 48 kHz."""
+
+    def bed(self, choices: dict[str, float], fold: int, rng: np.random.Generator) -> tuple[str, str, np.ndarray]:
+        """(tag, name, samples) of a bed: one of the tags in ``choices``, or noise, which has no tag ("")."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that determines a composed corpus. Raise ``version`` when code changes what it sounds like."""
+
+    scenes: dict[str, Scene]
+    version: int
+    seconds: float = 4.0
+    train: tuple[int, int] = (2, 2)  # locations in each city, clips in each location
+    test: tuple[int, int] = (1, 3)
+    snr: tuple[float, float] = (-5.0, 15.0)  # dB, events over the bed
+    blur: float = 1.0  # how far cities and locations stray from their scene
+    seed: int = 2019
+
+    def key(self, sounds: Sounds) -> str:
+        """Name of the corpus that this recipe makes of these sounds."""
+        return f"{sounds.name}-{fingerprint(asdict(self))}"
+
+
+@dataclass(frozen=True)
+class Location:
+    number: int
+    scene: str
+    city: str
+    split: str  # train, test or unused
+    fold: int
+    clips: int
+
+
+def locations(recipe: Recipe, sounds: Sounds) -> list[Location]:
+    """All locations of a corpus, numbered from 0; training ones take the folds in turn."""
+    out: list[Location] = []
+    for city in CITIES:
+        for scene in recipe.scenes:
+            plans = {"unused": recipe.test} if city == LEFT_OUT else {"train": recipe.train, "test": recipe.test}
+            for split, (count, clips) in plans.items():
+                for _ in range(count):
+                    fold = sounds.folds[len(out) % len(sounds.folds)] if split == "train" else sounds.test_fold
+                    out.append(Location(len(out), scene, city, split, fold, clips))
+    return out
+
+
+def _shaped(noise: np.ndarray, tilt: float, equaliser: np.ndarray) -> np.ndarray:
+    """Filter [2, n] samples by a spectral tilt (dB an octave around 1 kHz) and gains (dB) at ``BANDS``."""
+    n = noise.shape[-1]
+    hertz = np.maximum(scipy.fft.rfftfreq(n, 1 / RATE), 20)
+    gain = np.clip(tilt * np.log2(hertz / 1000), -40, 30) + np.interp(np.log(hertz), np.log(BANDS), equaliser)
+    spectrum = scipy.fft.rfft(noise) * (10 ** (gain / 20)).astype("float32")
+    return scipy.fft.irfft(spectrum, n)
+
+
+def _level(signal: np.ndarray, decibels: float) -> np.ndarray:
+    """Scale to an RMS of ``decibels`` re full scale, over the samples that are not silent."""
+    power = np.square(signal)
+    active = power[power > 1e-4 * power.max()] if power.any() else power
+    return signal * np.float32(10 ** (decibels / 20) / np.sqrt(active.mean() + 1e-20))
+
+
+class Place:
+    """What a location fixes: the bed's recordings and colour, the room, how far away things are."""
+
+    def __init__(self, recipe: Recipe, sounds: Sounds, location: Location):
+        scene, blur = recipe.scenes[location.scene], recipe.blur
+        city = np.random.default_rng([recipe.seed, 1, CITIES.index(location.city)])
+        rng = np.random.default_rng([recipe.seed, 2, location.number])
+        self.scene, self.location = scene, location
+        city_curve, self.floor, self.loudness = city.normal(0, 3 * blur, 8), city.uniform(-62, -50), city.uniform(-6, 6)
+        self.equaliser = city_curve + rng.normal(0, 3 * blur, 8)
+        self.tilt = scene.tilt + rng.normal(0, 0.8 * blur)
+        self.hum = scene.hum * rng.uniform(1 - 0.1 * blur, 1 + 0.1 * blur)
+        self.hum_level = rng.uniform(-14, -4)
+        self.throb = scene.throb * rng.uniform(1 - 0.3 * blur, 1 + 0.3 * blur)
+        self.depth = rng.uniform(0.2, 0.6)
+        self.room = scene.room * rng.uniform(0.7, 1.4)
+        self.distance = rng.uniform(0.1, 0.8)
+        self.beds = [sounds.bed(scene.beds, location.fold, rng) for _ in range(2)]
+
+    def bed(self, length: int, rng: np.random.Generator) -> np.ndarray:
+        """The bed of one clip: [2, length], RMS -32 dB re full scale before the city's loudness."""
+        (_, _, a), (_, _, b) = self.beds
+        start, other = (int(rng.integers(len(x))) for x in (a, b))
+        a, b = np.resize(np.roll(a, -start), length), np.resize(np.roll(b, -other), length)
+        out = _shaped(np.stack([a + 0.5 * b, 0.5 * a + b]).astype("float32"), self.tilt, self.equaliser)
+        t = np.arange(length, dtype="float32") / RATE
+        if self.scene.throb:
+            out *= 1 + self.depth * np.sin(2 * np.pi * self.throb * t + rng.uniform(0, 2 * np.pi), dtype="float32")
+        out = _level(out, -32)
+        if self.scene.hum:
+            phase = 2 * np.pi * self.hum * t + rng.uniform(0, 2 * np.pi)
+            hum = sum(np.sin(k * phase, dtype="float32") / k for k in (1, 2, 3, 5))
+            out += _level(hum, -32 + self.hum_level)
+        return out
+
+    def event(self, mono: np.ndarray, snr: float, length: int, rng: np.random.Generator) -> tuple[float, np.ndarray]:
+        """One event in its place: (onset in s, [2, length]), ``snr`` dB over the bed, panned, dulled by distance."""
+        mono = _level(mono[:length], -32 + snr)
+        muffle = np.clip(self.distance + rng.uniform(-0.1, 0.1), 0, 0.9)
+        mono = lfilter([1 - 0.7 * muffle], [1, -0.7 * muffle], mono)
+        onset = int(rng.uniform(-0.2, 0.9) * length)  # an event may have begun before the clip, or outlast it
+        piece = mono[max(-onset, 0) : length - onset]
+        onset, angle = max(onset, 0), rng.uniform(0.1, 0.9) * np.pi / 2
+        out = np.zeros((2, length), "float32")
+        out[:, onset : onset + len(piece)] = np.outer([np.cos(angle), np.sin(angle)], piece)
+        return onset / RATE, out
+
+    def reverberate(self, dry: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Add the room's decaying tail to [2, n] samples."""
+        if self.room < 0.05:
+            return dry
+        t = np.arange(int(self.room * RATE), dtype="float32") / RATE
+        tail = rng.standard_normal((2, len(t)), "float32") * np.exp(-6.9 * t / self.room)
+        tail *= 0.5 / np.sqrt(np.square(tail).sum(axis=1, keepdims=True))
+        return dry + fftconvolve(dry, tail, axes=1)[:, : dry.shape[1]]
+
+
+def compose(recipe: Recipe, sounds: Sounds, place: Place, number: int) -> tuple[np.ndarray, list[dict]]:
+    """Compose one clip: ([2, samples] within ±1, a row for each bed and event in it)."""
+    rng = np.random.default_rng([recipe.seed, 3, place.location.number, number])
+    length = int(recipe.seconds * RATE)
+    rows = [{"role": "bed", "tag": tag, "recording": name, "onset": 0.0, "snr": 0.0} for tag, name, _ in place.beds]
+    bed, events = place.bed(length, rng), np.zeros((2, length), "float32")
+    for tag, mean in place.scene.events.items():
+        for _ in range(rng.poisson(mean)):
+            name, mono = sounds.event(tag, place.location.fold, rng)
+            snr = rng.uniform(*recipe.snr)
+            onset, event = place.event(mono, snr, length, rng)
+            events += event
+            where = {"onset": round(onset, 3), "snr": round(snr, 1)}
+            rows.append({"role": "event", "tag": tag, "recording": name} | where)
+    clip = (bed + place.reverberate(events, rng)) * 10 ** (place.loudness / 20)
+    clip += rng.standard_normal(clip.shape, "float32") * np.float32(10 ** (place.floor / 20))
+    return clip / max(1.0, np.abs(clip).max() / 0.98), rows
+
+
+def _write_location(location: Location, recipe: Recipe, sounds: Sounds, folder: Path) -> list[dict]:
+    place, rows = Place(recipe, sounds, location), []
+    identifier = f"{location.city}-{location.number}"
+    for number in range(location.clips):
+        clip, parts = compose(recipe, sounds, place, number)
+        filename = f"audio/{location.scene}-{identifier}-{location.number * 10 + number}-a.wav"
+        soundfile.write(folder / filename, clip.T, RATE, subtype="PCM_24")
+        shared = {"filename": filename, "scene_label": location.scene, "identifier": identifier}
+        rows += [shared | {"split": location.split, "fold": location.fold} | part for part in parts]
+    return rows
+
+
+def _in_parallel(function: Callable[..., list[dict]], items: Iterable, *shared: object) -> list[dict]:
+    run = joblib.Parallel(n_jobs=min(os.cpu_count() or 1, 16), batch_size=4)
+    return [row for rows in run(joblib.delayed(function)(item, *shared) for item in items) for row in rows]
+
+
+def write_scenes(recipe: Recipe, sounds: Sounds, folder: Path) -> None:
+    """Write the scene corpus in TAU 2019's layout, and ``composition.csv``: every bed and event of every clip."""
+    (folder / "audio").mkdir(parents=True)
+    (folder / "evaluation_setup").mkdir()
+    rows = _in_parallel(_write_location, locations(recipe, sounds), recipe, sounds, folder)
+    composition = pd.DataFrame(rows)
+    clips = composition.drop_duplicates("filename").assign(source_label="a")
+    meta = ["filename", "scene_label", "identifier", "source_label"]
+    train, test = (clips[clips.split == split] for split in ("train", "test"))
+    for name, table in {
+        "meta.csv": clips[meta],
+        "evaluation_setup/fold1_train.csv": train[meta[:2]],
+        "evaluation_setup/fold1_evaluate.csv": test[meta[:2]],
+        "evaluation_setup/fold1_test.csv": test[meta[:1]],
+        "composition.csv": composition.drop(columns=["scene_label", "identifier", "split"]),
+    }.items():
+        table.to_csv(folder / name, sep="\t", index=False)
+
+
+def _write_tag_clip(row: dict, make: Callable[[dict], np.ndarray], folder: Path) -> list[dict]:
+    samples = resample_poly(make(row), TAG_RATE // 300, RATE // 300)
+    path = folder / f"FSDKaggle2019.audio_{row['set']}" / row["fname"]
+    soundfile.write(path, 0.5 * samples / np.abs(samples).max(), TAG_RATE, subtype="PCM_16")
+    return [row]
+
+
+def write_tag_clips(rows: list[dict], make: Callable[[dict], np.ndarray], folder: Path) -> None:
+    """Write a tag corpus in FSDKaggle2019's layout, with the columns ``fold`` and ``recordings`` besides its own.
+
+    A row holds ``set`` (train_curated, train_noisy or test), ``fname``, ``labels`` (joined by commas), ``fold`` and
+    ``recordings`` (joined by spaces); ``make(row)`` gives its samples: mono, 48 kHz.
+    """
+    for kind in ("train_curated", "train_noisy", "test"):
+        (folder / f"FSDKaggle2019.audio_{kind}").mkdir(parents=True)
+    (folder / "FSDKaggle2019.meta").mkdir()
+    table = pd.DataFrame(_in_parallel(_write_tag_clip, rows, make, folder)).assign(usage="Private")
+    for kind, part in table.groupby("set"):
+        columns = ["fname", "labels"] + ["usage"] * (kind == "test") + ["fold", "recordings"]
+        part[columns].to_csv(folder / "FSDKaggle2019.meta" / f"{kind}_post_competition.csv", index=False)
+
+
+def mislabelled(labels: list[str], tags: tuple[str, ...], rng: np.random.Generator, share: float = 1 / 3) -> list[str]:
+    """Give ``share`` of the labels another tag at random: what makes a noisy set noisy."""
+    wrong = rng.random(len(labels)) < share
+    return [str(rng.choice([t for t in tags if t != label])) if w else label for label, w in zip(labels, wrong)]

@@ -1,0 +1,121 @@
+"""The scene recipe: what the network is fed, how it is trained, and how it is judged (Sections 2.1 and 4.2)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+
+from . import audio, svm, training
+from .corpora import SceneCorpus
+from .metrics import accuracy
+from .scene_net import SceneNet
+from .store import Store
+
+
+@dataclass(frozen=True)
+class SceneRecipe:
+    """How a scene network is trained; the defaults are the released system's and, where it says, the paper's."""
+
+    epochs: int = 90
+    batch: int = 24  # the last, incomplete batch of an epoch is dropped
+    lr: float = 1e-4  # Adam with AMSGrad, constant
+    weight_decay: float = 1e-3
+    crop: int = 240_000  # samples of a training excerpt, after pre-emphasis
+    test_samples: int = 479_520  # samples read of every clip when it is judged: the first ones
+    mixup: float = 0.1  # alpha; on the pre-emphasised waveform and the tag vector
+    mixup_from: int = 7  # first epoch with mixup
+    look_every: int = 1  # epochs between the looks at the test clips that the paper's protocol selects from
+
+
+@dataclass(frozen=True)
+class SceneData:
+    """What a scene network reads and answers: clips, their waveforms and their tag vectors, in the same order."""
+
+    corpus: SceneCorpus
+    waveforms: Store
+    tags: np.ndarray  # [clips, c]
+    recipe: SceneRecipe
+    device: str
+
+    def inputs(self, rows: np.ndarray, starts: np.ndarray, length: int) -> training.Batch:
+        """Pre-emphasised excerpts [B, 2, length] from ``starts``, and tag vectors [B, c]."""
+        raw = self.waveforms.batch(rows, starts, length + 1).to(self.device, non_blocking=True)
+        tags = torch.from_numpy(self.tags[rows]).to(self.device)
+        return {"waveform": audio.pre_emphasis(raw), "tags": tags}
+
+    def training_batches(self, seed: int, epoch: int) -> Iterator[training.Batch]:
+        """Random excerpts of the training clips, in random order; mixed up from the recipe's epoch on."""
+        recipe, rng = self.recipe, training.epoch_generator(seed, epoch)
+        order, targets = rng.permutation(self.corpus.rows("train")), self.corpus.targets()
+        for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
+            rows = order[start : start + recipe.batch]
+            starts = rng.integers(self.waveforms.samples - recipe.crop, size=len(rows))
+            batch = self.inputs(rows, starts, recipe.crop)
+            one_hot = F.one_hot(torch.from_numpy(targets[rows]), len(self.corpus.labels))
+            batch["targets"] = one_hot.float().to(self.device)
+            yield training.mix(batch, recipe.mixup, rng) if epoch >= recipe.mixup_from else batch
+
+    def loss(self, net: SceneNet, batch: training.Batch) -> torch.Tensor:
+        """Cross-entropy of the output layer."""
+        return F.cross_entropy(net(batch["waveform"], batch["tags"]).logits, batch["targets"])
+
+    @torch.no_grad()
+    def read(self, net: SceneNet, rows: np.ndarray, batch: int = 24) -> tuple[np.ndarray, np.ndarray]:
+        """Codes [len(rows), width] and scene probabilities [len(rows), scenes] of whole clips."""
+        net.eval()
+        length = min(self.recipe.test_samples, self.waveforms.samples - 1)
+        codes, probabilities = [], []
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            out = net(**self.inputs(part, np.zeros(len(part), int), length))
+            codes.append(out.code.cpu())
+            probabilities.append(out.logits.softmax(1).cpu())
+        return torch.cat(codes).numpy(), torch.cat(probabilities).numpy()
+
+    def judge(self, net: SceneNet, kernel: str = svm.KERNEL) -> pd.DataFrame:
+        """Classify every clip that is not in the train list: one row each with its truth and two predictions.
+
+        ``svm``: back-end fitted on the training clips' codes; ``softmax``: the network's own output layer.
+        """
+        targets, train = self.corpus.targets(), self.corpus.rows("train")
+        judged = self.corpus.rows("test", "unused")
+        codes, probabilities = self.read(net, np.concatenate([train, judged]))
+        back_end = svm.fit(codes[: len(train)], targets[train], kernel)
+        table = self.corpus.clips.iloc[judged][["filename", "scene_label", "city", "location", "split"]]
+        return table.reset_index(drop=True).assign(
+            truth=targets[judged],
+            svm=back_end.predict(codes[len(train) :]),
+            softmax=probabilities[len(train) :].argmax(1),
+        )
+
+    def look(self, net: SceneNet) -> dict[str, float]:
+        """Accuracy on both test sets with each kernel: what the paper's protocol selects from, on test clips."""
+        found = {}
+        for kernel in svm.KERNELS:
+            table = self.judge(net, kernel)
+            for name, part in test_sets(table).items():
+                found[f"{name}_{kernel}"] = accuracy(part["truth"], part["svm"])
+        return found
+
+    def train(self, net: SceneNet, seed: int, checkpoint: Path | None = None) -> pd.DataFrame:
+        """Train ``net`` in place by the recipe; return the history (an unfinished run at ``checkpoint`` goes on)."""
+        recipe = self.recipe
+        settings = dict(lr=recipe.lr, weight_decay=recipe.weight_decay, amsgrad=True)
+        return training.fit(
+            net.to(self.device),
+            lambda epoch: self.training_batches(seed, epoch),
+            self.loss,
+            torch.optim.Adam(net.parameters(), **settings),
+            epochs=recipe.epochs,
+            checkpoint=checkpoint,
+            after_epoch=lambda epoch: {} if epoch % recipe.look_every and epoch < recipe.epochs else self.look(net),
+        )
+
+
+def test_sets(judged: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The two test sets of a table of judged clips: ``test``, the official list; ``test_all``, all but the train list."""
+    return {"test": judged[judged["split"] == "test"], "test_all": judged}

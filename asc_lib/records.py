@@ -1,0 +1,137 @@
+"""The record of a run: what was asked, what was read, what came out. All tables are drawn from records."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import svm
+from .artefacts import data_root, fingerprint, results_root, write_text, written_whole
+from .corpora import SceneCorpus
+from .experiment import Settings
+from .metrics import accuracy, interval
+from .recipe import test_sets
+from .store import Store
+from .tag_vectors import TagVectors
+
+VERSION = 1  # raised when a change of the code changes what a run gives
+TABLES = {"baseline": 2, "codecat": 2, "before_code": 2, "attention": 3, "combined_separate": 4, "combined_shared": 5}
+
+
+def run_name(settings: Settings, *fingerprints: str) -> str:
+    """Readable name of a run and a hash of its parameters (but the device), of what it reads and of the recipe."""
+    parameters = settings.parameters()
+    parameters.pop("device")
+    sizes = [f"{name[0]}{value}" for name, value in settings.sizes().items()]
+    words = [settings.data, settings.fusion or "tagger", *sizes, f"seed{settings.seed}"]
+    if settings.tags not in (None, "tagger"):
+        words.insert(2, settings.tags)
+    return "-".join([*words, fingerprint(parameters, fingerprints, VERSION)])
+
+
+def scene_run(settings: Settings, waveforms: Store, tags: TagVectors | None) -> str:
+    """Name of a scene notebook's run."""
+    return run_name(settings, waveforms.fingerprint, tags.fingerprint if tags else "")
+
+
+def checkpoint(run: str) -> Path:
+    """Where an unfinished run keeps its state."""
+    return data_root() / "made" / "checkpoints" / f"{run}.safetensors"
+
+
+def environment() -> dict[str, str | int]:
+    """Versions and machine that a record's figures come from."""
+    packages = ("torch", "torchaudio", "scikit-learn", "numpy", "scipy")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    machine = {"processor": platform.machine(), "cores": os.cpu_count() or 0, "accelerator": device}
+    return {"python": platform.python_version()} | {name: version(name) for name in packages} | machine
+
+
+def summary(judged: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
+    """Figures on both test sets.
+
+    ``accuracy``: last epoch, kernel fixed beforehand, nothing chosen on test clips; ``interval``: 95 %, bootstrap over
+    locations. ``accuracy_paper_protocol``: the best of the epochs looked at and both kernels, chosen on these clips.
+    """
+    found = {}
+    for name, part in test_sets(judged).items():
+        truth, predicted = part["truth"].to_numpy(), part["svm"].to_numpy()
+        looks = history[[f"{name}_{kernel}" for kernel in svm.KERNELS]]
+        found[name] = {
+            "clips": len(part),
+            "locations": part["location"].nunique(),
+            "accuracy": accuracy(truth, predicted),
+            "interval": interval(
+                lambda rows, t=truth, p=predicted: accuracy(t[rows], p[rows]), part["location"].to_numpy()
+            ),
+            "accuracy_softmax": accuracy(truth, part["softmax"]),
+            "accuracy_paper_protocol": float(looks.max().max()),
+            "looks": int(looks.notna().sum().sum()),
+            "kernel": svm.KERNEL,
+        }
+    return found
+
+
+def write_scene_record(
+    settings: Settings,
+    corpus: SceneCorpus,
+    waveforms: Store,
+    tags: TagVectors | None,
+    *,
+    judged: pd.DataFrame,
+    history: pd.DataFrame,
+    n_parameters: int,
+) -> Path:
+    """Write predictions, then the record, under ``ASC_RESULTS``; drop the checkpoint; return the record's path."""
+    run = scene_run(settings, waveforms, tags)
+    folder = results_root() / settings.data / "records"
+    with written_whole(folder / f"{run}.npz") as file:
+        labels = {name: judged[name].to_numpy("uint8") for name in ("truth", "svm", "softmax")}
+        np.savez_compressed(file, filename=judged["filename"].to_numpy(str), **labels)
+    counts = corpus.clips["split"].value_counts().to_dict()
+    record = {
+        "run": run,
+        "table": TABLES.get(settings.fusion),
+        "system": settings.fusion,
+        "parameters": settings.parameters(),
+        "data": {"name": corpus.name, "clips": counts, "fingerprint": waveforms.fingerprint},
+        "tags": tags and {"source": tags.source, "fingerprint": tags.fingerprint, "lwlrap": tags.lwlrap},
+        "n_parameters": n_parameters,
+        **summary(judged, history),
+    }
+    return _write(folder / f"{run}.json", record, history, checkpoint(run))
+
+
+def write_tagger_record(settings: Settings, n_parameters: int, history: pd.DataFrame, found: dict) -> Path:
+    """Write the record of notebook 01: lwlrap with interval and chance; return its path."""
+    run = run_name(settings)
+    record = {
+        "run": run,
+        "table": None,
+        "system": "tagger",
+        "parameters": settings.parameters(),
+        "n_parameters": n_parameters,
+        "lwlrap": found,
+    }
+    return _write(results_root() / settings.data / "records" / f"{run}.json", record, history, checkpoint(run))
+
+
+def _write(path: Path, record: dict, history: pd.DataFrame, unfinished: Path) -> Path:
+    rows = history.drop(columns="seconds").to_dict("records")
+    record["history"] = [{k: v for k, v in row.items() if not pd.isna(v)} for row in rows]
+    record["seconds"] = round(float(history["seconds"].sum()), 1)
+    record["environment"] = environment()
+    write_text(path, json.dumps(record, indent=1))
+    unfinished.unlink(missing_ok=True)
+    return path
+
+
+def read_records(data: str, root: Path | None = None) -> list[dict]:
+    """All records of a data set under ``ASC_RESULTS`` (or ``root``), by name."""
+    folder = (root or results_root()) / data / "records"
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]

@@ -1,0 +1,283 @@
+"""The paper: a front-end for raw waveforms, and the ways in which a tag vector joins it (Sections 2.1 and 3).
+
+A fusion of one's own is a subclass of ``Fusion`` under ``@fusion("its_name")``: the notebooks then run it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+SLOPE = 0.3  # of every LeakyReLU
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Sizes of a front-end."""
+
+    stem: int  # filters of the strided convolution
+    blocks: tuple[int, ...]  # filters of each residual block
+    last_conv: bool  # a convolution of width 1, padded by 3, between the blocks and the pooling
+    code: int  # width of the code
+    output_bias: bool
+
+    @property
+    def filters(self) -> int:
+        """Filters f of the feature map."""
+        return self.blocks[-1]
+
+
+FRONT_ENDS = {
+    # The authors' public system of the same name in the paper's [22]; its size is the "636k" of Table 6.
+    "released": FrontEnd(128, (64, 64, 128, 128, 128, 128, 128), last_conv=True, code=128, output_bias=False),
+    # Table 1 as printed.
+    "table1": FrontEnd(128, (128,) * 7, last_conv=False, code=64, output_bias=True),
+    # The released one with narrow early layers and a block fewer, for short clips on a processor; as many filters.
+    "narrow": FrontEnd(32, (16, 16, 32, 64, 128, 128), last_conv=True, code=64, output_bias=False),
+}
+
+
+class ResidualBlock(nn.Module):
+    """Conv3-BN-LReLU-Conv3-BN, plus skip, LReLU, MaxPool(3) (Table 1); the skip is a Conv3 where the width changes."""
+
+    def __init__(self, inputs: int, filters: int):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv1d(inputs, filters, 3, padding=1), nn.BatchNorm1d(filters)
+        self.conv2, self.bn2 = nn.Conv1d(filters, filters, 3, padding=1), nn.BatchNorm1d(filters)
+        self.skip = nn.Identity() if inputs == filters else nn.Conv1d(inputs, filters, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.leaky_relu(self.bn1(self.conv1(x)), SLOPE)
+        y = self.bn2(self.conv2(y)) + self.skip(x)
+        return F.max_pool1d(F.leaky_relu(y, SLOPE), 3)
+
+
+class TagTransform(nn.Sequential):
+    """n fully-connected layers of the tag vector's own width, each with a LeakyReLU: [B, c] to [B, c] (Section 3.1)."""
+
+    def __init__(self, n_tags: int, layers: int):
+        super().__init__(*(m for _ in range(layers) for m in (nn.Linear(n_tags, n_tags), nn.LeakyReLU(SLOPE))))
+
+
+def attention_map(scores: torch.Tensor, heads: int) -> torch.Tensor:
+    """Softmax over the filters of each head: scores [B, f] to weights [B, f] that sum to 1 in each head (Section 3.2).
+
+    Raises ValueError if ``heads`` does not divide f, or leaves one filter a head, where the softmax is always 1.
+    """
+    filters = scores.shape[-1]
+    if problem := heads_problem(heads, filters):
+        raise ValueError(problem)
+    return scores.unflatten(-1, (heads, filters // heads)).softmax(-1).flatten(-2)
+
+
+def attend(feature_map: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Eq. 2: every frame of the map [B, f, t] times the same weights [B, f]."""
+    return feature_map * weights.unsqueeze(-1)
+
+
+def heads_problem(heads: int, filters: int) -> str | None:
+    """What is wrong with a number of heads, if anything."""
+    fitting = [h for h in range(1, filters) if filters % h == 0]
+    if heads == filters:
+        return f"{heads} heads leave one filter a head, where the softmax is always 1: choose one of {fitting}"
+    if heads not in fitting:
+        return f"{heads} does not divide the {filters} filters of the feature map: choose one of {fitting}"
+    return None
+
+
+class Fusion(nn.Module):
+    """How tags join the scene network; this one lets them out (the baseline).
+
+    ``read`` prepares the tag vector once a clip; each of the three other methods may use what it returns.
+    ``pooled_width`` and ``code_width`` say how much the last two widen their input.
+    """
+
+    pooled_width = 0
+    code_width = 0
+
+    def read(self, tags: torch.Tensor) -> torch.Tensor:
+        """Tag vectors [B, c] as the methods below want them."""
+        return tags
+
+    def weights(self, read: torch.Tensor) -> torch.Tensor | None:
+        """Attention map [B, f] over the filters of the feature map, or None."""
+        return None
+
+    def before_code(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        """Pooled feature map [B, 2f] to what the code layer reads."""
+        return pooled
+
+    def after_code(self, code: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        """Output of the code layer to the code, which the output layer and the SVM read."""
+        return code
+
+
+@dataclass(frozen=True)
+class FusionEntry:
+    build: Callable[..., Fusion]
+    uses: tuple[str, ...]  # of heads, layers, concat_layers, attention_layers
+
+
+FUSIONS: dict[str, FusionEntry] = {}
+
+
+def fusion(name: str, *uses: str):
+    """Register a Fusion, built as ``cls(n_tags, filters, **those of the four sizes that it uses)``."""
+
+    def register(build: Callable[..., Fusion]) -> Callable[..., Fusion]:
+        FUSIONS[name] = FusionEntry(build, uses)
+        return build
+
+    return register
+
+
+@fusion("baseline")
+class Baseline(Fusion):
+    """No tags (Section 2.1)."""
+
+    def __init__(self, n_tags: int, filters: int):
+        super().__init__()
+
+
+@fusion("codecat")
+class Codecat(Fusion):
+    """The code is the code layer's output and the tag vector, side by side (Section 3.1, first method)."""
+
+    def __init__(self, n_tags: int, filters: int):
+        super().__init__()
+        self.code_width = n_tags
+
+    def after_code(self, code: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        return torch.cat([code, read], 1)
+
+
+@fusion("before_code", "layers")
+class BeforeCode(Fusion):
+    """Transformed tags join the pooled map; the code layer reads both (Section 3.1, second and third method)."""
+
+    def __init__(self, n_tags: int, filters: int, layers: int):
+        super().__init__()
+        self.pooled_width, self.read = n_tags, TagTransform(n_tags, layers)
+
+    def before_code(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        return torch.cat([pooled, read], 1)
+
+
+@fusion("attention", "heads", "layers")
+class Attention(Fusion):
+    """Transformed tags make the attention map over filters (Section 3.2, Eq. 1 and 2)."""
+
+    def __init__(self, n_tags: int, filters: int, heads: int, layers: int):
+        super().__init__()
+        self.heads, self.read, self.score = heads, TagTransform(n_tags, layers), nn.Linear(n_tags, filters)
+
+    def weights(self, read: torch.Tensor) -> torch.Tensor:
+        return attention_map(self.score(read), self.heads)
+
+
+@fusion("combined_shared", "heads", "layers")
+class CombinedShared(Attention):
+    """Attention and concatenation before the code, both from the same transformed tags (Section 3.3, Table 5)."""
+
+    def __init__(self, n_tags: int, filters: int, heads: int, layers: int):
+        super().__init__(n_tags, filters, heads, layers)
+        self.pooled_width = n_tags
+
+    def before_code(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        return torch.cat([pooled, read], 1)
+
+
+@fusion("combined_separate", "heads", "concat_layers", "attention_layers")
+class CombinedSeparate(Fusion):
+    """Attention and concatenation before the code, each with its own transform of the tags (Section 3.3, Table 4)."""
+
+    def __init__(self, n_tags: int, filters: int, heads: int, concat_layers: int, attention_layers: int):
+        super().__init__()
+        self.pooled_width = n_tags
+        self.attention = Attention(n_tags, filters, heads, attention_layers)
+        self.concat = TagTransform(n_tags, concat_layers)
+
+    def weights(self, read: torch.Tensor) -> torch.Tensor:
+        return self.attention.weights(self.attention.read(read))
+
+    def before_code(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        return torch.cat([pooled, self.concat(read)], 1)
+
+
+class SceneOutput(NamedTuple):
+    """What the network says of a batch."""
+
+    logits: torch.Tensor  # [B, scenes]
+    code: torch.Tensor  # [B, width of the code]
+    attention_map: torch.Tensor | None  # [B, f], each head summing to 1
+    feature_map: torch.Tensor  # [B, f, t], before attention
+
+
+class SceneNet(nn.Module):
+    """The scene network.
+
+    ``front_end``: a name of ``FRONT_ENDS``; ``fusion``: a name of ``FUSIONS``; the four sizes count where the fusion
+    uses them. The attention map acts on the output of the last residual block, the (18, 128) of Table 1.
+    Raises ValueError for unknown names and for heads that do not fit the filters.
+    """
+
+    def __init__(
+        self,
+        n_tags: int,
+        n_classes: int = 10,
+        front_end: str | FrontEnd = "released",
+        fusion: str = "baseline",
+        heads: int = 4,
+        layers: int = 3,
+        concat_layers: int = 4,
+        attention_layers: int = 3,
+    ):
+        super().__init__()
+        sizes = front_end if isinstance(front_end, FrontEnd) else _named(FRONT_ENDS, "front_end", front_end)
+        entry = _named(FUSIONS, "fusion", fusion)
+        given = dict(heads=heads, layers=layers, concat_layers=concat_layers, attention_layers=attention_layers)
+        if "heads" in entry.uses and (problem := heads_problem(heads, sizes.filters)):
+            raise ValueError(problem)
+        self.stem, self.stem_bn = nn.Conv1d(2, sizes.stem, 12, stride=12), nn.BatchNorm1d(sizes.stem)
+        widths = (sizes.stem, *sizes.blocks)
+        self.blocks = nn.Sequential(*(ResidualBlock(i, o) for i, o in zip(widths, widths[1:])))
+        last = [nn.Conv1d(sizes.filters, sizes.filters, 1, padding=3), nn.BatchNorm1d(sizes.filters)]
+        self.last = nn.Sequential(*last, nn.LeakyReLU(SLOPE)) if sizes.last_conv else nn.Identity()
+        self.fusion = entry.build(n_tags, sizes.filters, **{name: given[name] for name in entry.uses})
+        self.code = nn.Linear(2 * sizes.filters + self.fusion.pooled_width, sizes.code)
+        self.output = nn.Linear(sizes.code + self.fusion.code_width, n_classes, bias=sizes.output_bias)
+
+    def stem_map(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Pre-emphasised waveform [B, 2, T] to [B, filters, T // 12]."""
+        return F.leaky_relu(self.stem_bn(self.stem(waveform)), SLOPE)
+
+    def feature_map(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Pre-emphasised waveform [B, 2, T] to the feature map M [B, f, t] (Eq. 1)."""
+        return self.blocks(self.stem_map(waveform))
+
+    def fuse(self, feature_map: torch.Tensor, tags: torch.Tensor) -> SceneOutput:
+        """Feature map [B, f, t] and tag vectors [B, c] to scores, code and attention map."""
+        read = self.fusion.read(tags)
+        weights = self.fusion.weights(read)
+        attended = self.last(feature_map if weights is None else attend(feature_map, weights))
+        pooled = torch.cat([attended.mean(-1), attended.amax(-1)], 1)
+        code = self.fusion.after_code(self.code(self.fusion.before_code(pooled, read)), read)
+        return SceneOutput(self.output(code), code, weights, feature_map)
+
+    def forward(self, waveform: torch.Tensor, tags: torch.Tensor) -> SceneOutput:
+        """Pre-emphasised waveform [B, 2, T] and tag vectors [B, c], each value within 0 to 1."""
+        return self.fuse(self.feature_map(waveform), tags)
+
+
+def n_parameters(net: nn.Module) -> int:
+    """Number of trained values."""
+    return sum(p.numel() for p in net.parameters())
+
+
+def _named(table: dict, parameter: str, name: str):
+    if name not in table:
+        raise ValueError(f"unknown {parameter} '{name}': choose one of {', '.join(table)}")
+    return table[name]

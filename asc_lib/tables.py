@@ -1,0 +1,90 @@
+"""Tables of what was measured, drawn from records only, beside what the paper published for TAU 2019."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .artefacts import REPOSITORY
+from .experiment import SIZES
+from .metrics import interval
+from .records import read_predictions, read_records
+
+
+def published() -> pd.DataFrame:
+    """The paper's 56 cells (Tables 2 to 5): table, system, its sizes and accuracy (%) on TAU 2019."""
+    return pd.read_csv(REPOSITORY / "results" / "paper" / "published.csv").astype({size: "Int64" for size in SIZES})
+
+
+def title(system: str, parameters: dict) -> str:
+    """A system's name with the sizes that it uses, and the tags' source where it is not the tagger."""
+    sizes = {size: parameters.get(size) for size in SIZES if parameters.get(size) is not None}
+    source = parameters.get("tags") or "tagger"
+    words = [f"{value} {size.replace('_', ' ')}" for size, value in sizes.items()]
+    return ", ".join([system.replace("_", " "), *words, *([f"{source} tags"] if source != "tagger" else [])])
+
+
+def measured(data: str, root: Path | None = None) -> pd.DataFrame:
+    """All systems with records: a row each, figures in % on the official test list and on all clips outside training.
+
+    ``mean``, ``std`` and ``seeds`` over seeds; ``low`` and ``high``: 95 % bootstrap over locations of the mean;
+    ``gain``, ``gain_low`` and ``gain_high``: the same of the difference to the baseline, clip by clip.
+    """
+    groups: dict[str, list[dict]] = {}
+    for record in read_records(data, root):
+        if record["system"] != "tagger":
+            groups.setdefault(title(record["system"], record["parameters"]), []).append(record)
+    correct = {name: _correct([read_predictions(r["run"], data, root) for r in runs]) for name, runs in groups.items()}
+    rows = [_row(name, runs, correct[name], correct.get("baseline")) for name, runs in groups.items()]
+    table = pd.DataFrame(rows)
+    return table if table.empty else table.sort_values(["table", "system"]).set_index("system")
+
+
+def _correct(predictions: list[pd.DataFrame]) -> pd.DataFrame:
+    """Share of seeds that classify each clip of the official test list correctly, with its location."""
+    clips = pd.concat([p.assign(correct=p["truth"] == p["svm"]) for p in predictions])
+    clips = clips[clips["split"] == "test"]
+    return clips.groupby("filename").agg(correct=("correct", "mean"), location=("location", "first"))
+
+
+def _bootstrap(values: pd.Series, locations: pd.Series) -> tuple[float, float]:
+    return interval(lambda rows, v=values.to_numpy(): 100 * v[rows].mean(), locations.to_numpy())
+
+
+def _row(name: str, runs: list[dict], clips: pd.DataFrame, baseline: pd.DataFrame | None) -> dict:
+    row = {"table": runs[0]["table"], "system": name, "n_parameters": runs[0]["n_parameters"]}
+    for key, column in (
+        ("accuracy", "mean"),
+        ("accuracy_softmax", "softmax"),
+        ("accuracy_paper_protocol", "best_on_test"),
+    ):
+        row[column] = 100 * np.mean([run["test"][key] for run in runs])
+    row["seeds"] = [100 * run["test"]["accuracy"] for run in runs]
+    row["std"] = np.std(row["seeds"], ddof=1) if len(runs) > 1 else np.nan
+    row["test_all"] = 100 * np.mean([run["test_all"]["accuracy"] for run in runs])
+    row["low"], row["high"] = _bootstrap(clips["correct"], clips["location"])
+    if baseline is not None and name != "baseline":
+        difference = (clips["correct"] - baseline["correct"]).dropna()
+        row["gain"] = 100 * difference.mean()
+        row["gain_low"], row["gain_high"] = _bootstrap(difference, clips["location"][difference.index])
+    return row
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns a reader wants, as text: accuracy ± deviation [interval], gain [interval]."""
+    if table.empty:
+        return table
+    span = "{:.1f} [{:.1f}, {:.1f}]".format
+    gains = table.reindex(columns=["gain", "gain_low", "gain_high"])
+    out = pd.DataFrame(index=table.index)
+    out["seeds"] = table["seeds"].map(len)
+    out["accuracy % [95 %]"] = [span(*row) for row in table[["mean", "low", "high"]].to_numpy()]
+    out["± over seeds"] = table["std"].map("{:.1f}".format).replace("nan", "")
+    out["gain over baseline [95 %]"] = [
+        "" if np.isnan(row[0]) else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*row) for row in gains.to_numpy(float)
+    ]
+    out["softmax"] = table["softmax"].map("{:.1f}".format)
+    out["best on test (paper's protocol)"] = table["best_on_test"].map("{:.1f}".format)
+    out["all clips outside training"] = table["test_all"].map("{:.1f}".format)
+    out["parameters"] = table["n_parameters"].map("{:,}".format)
+    return out

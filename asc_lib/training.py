@@ -1,0 +1,106 @@
+"""One training loop for both networks: seeded epoch by epoch, so that a run cut short ends as if it had not been."""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from .artefacts import written_whole
+
+Batch = dict[str, torch.Tensor]
+
+
+def epoch_generator(seed: int, epoch: int, stream: int = 0) -> np.random.Generator:
+    """The source of all random choices of one epoch; torch's own generator (dropout, masks) is seeded from it too."""
+    rng = np.random.default_rng([seed, epoch, stream])
+    torch.manual_seed(int(rng.integers(2**62)))
+    return rng
+
+
+def mix(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
+    """Mixup: every value of a batch becomes lambda of itself and 1 - lambda of another clip's, lambda ~ Beta(a, a).
+
+    One lambda and one pairing for the whole batch; tag vectors and one-hot targets are mixed as the waveforms are.
+    """
+    share, pairs = float(rng.beta(alpha, alpha)), torch.from_numpy(rng.permutation(len(next(iter(batch.values())))))
+    return {name: share * value + (1 - share) * value[pairs.to(value.device)] for name, value in batch.items()}
+
+
+def fit(
+    net: nn.Module,
+    batches: Callable[[int], Iterable[Batch]],
+    loss: Callable[[nn.Module, Batch], torch.Tensor],
+    optimiser: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    checkpoint: Path | None = None,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+    after_epoch: Callable[[int], dict] = lambda epoch: {},
+) -> pd.DataFrame:
+    """Train ``net`` in place and return the history: a row an epoch with epoch, loss, seconds and ``after_epoch``'s.
+
+    ``batches(epoch)`` yields the epoch's batches; ``loss(net, batch)`` is what one of them costs; ``schedule`` steps
+    once an epoch. With ``checkpoint`` the state is written there after every epoch, and a run that finds one goes on
+    from it. One line is printed an epoch. Raises FloatingPointError when the loss is no longer finite.
+    """
+    history = resume(checkpoint, net, optimiser, schedule) if checkpoint else []
+    if history:
+        print(f"resumed after epoch {history[-1]['epoch']} of {epochs}")
+    for epoch in range(len(history) + 1, epochs + 1):
+        started, losses = time.perf_counter(), []
+        net.train()
+        for batch in batches(epoch):
+            optimiser.zero_grad(set_to_none=True)
+            cost = loss(net, batch)
+            cost.backward()
+            optimiser.step()
+            losses.append(cost.detach())
+        mean = torch.stack(losses).mean().item()
+        if not np.isfinite(mean):
+            raise FloatingPointError(
+                f"the loss is {mean} in epoch {epoch}: lower the learning rate or look at the data"
+            )
+        if schedule:
+            schedule.step()
+        row = {"epoch": epoch, "loss": mean} | after_epoch(epoch) | {"seconds": time.perf_counter() - started}
+        history.append(row)
+        print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in row.items()), flush=True)
+        if checkpoint:
+            save_checkpoint(checkpoint, net, optimiser, schedule, history)
+    return pd.DataFrame(history)
+
+
+def save_checkpoint(path: Path, net: nn.Module, optimiser, schedule, history: list[dict]) -> None:
+    """Write weights, optimiser state and history as one safetensors file, whole."""
+    tensors = {f"net.{name}": value.contiguous() for name, value in net.state_dict().items()}
+    state = optimiser.state_dict()
+    for index, values in state["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value.contiguous() for name, value in values.items()}
+    about = {"history": history, "groups": state["param_groups"], "schedule": schedule and schedule.state_dict()}
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, {name: json.dumps(value) for name, value in about.items()})
+
+
+def resume(path: Path, net: nn.Module, optimiser, schedule) -> list[dict]:
+    """Load a checkpoint, if there is one, into net, optimiser and schedule; return its history."""
+    if not path.exists():
+        return []
+    with safe_open(path, "pt") as file:
+        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    net.load_state_dict({name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")})
+    state: dict[int, dict] = {}
+    for name, value in tensors.items():
+        kind, index, *rest = name.split(".")
+        if kind == "optimiser":
+            state.setdefault(int(index), {})[".".join(rest)] = value
+    optimiser.load_state_dict({"state": state, "param_groups": json.loads(about["groups"])})
+    if schedule:
+        schedule.load_state_dict(json.loads(about["schedule"]))
+    return json.loads(about["history"])
