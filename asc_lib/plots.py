@@ -1,4 +1,4 @@
-"""Every figure: functions from arrays and tables to a matplotlib Figure, in palettes that colour-blind readers tell apart."""
+"""Every figure: functions from arrays and tables to a matplotlib Figure, in palettes safe for colour-blind readers."""
 
 import librosa
 import matplotlib.pyplot as plt

@@ -117,5 +117,5 @@ class SceneData:
 
 
 def test_sets(judged: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The two test sets of a table of judged clips: ``test``, the official list; ``test_all``, all but the train list."""
+    """The two test sets in a table of judged clips: the official list, and all that is not in the train list."""
     return {"test": judged[judged["split"] == "test"], "test_all": judged}

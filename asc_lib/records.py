@@ -60,16 +60,14 @@ def summary(judged: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
     """
     found = {}
     for name, part in test_sets(judged).items():
-        truth, predicted = part["truth"].to_numpy(), part["svm"].to_numpy()
+        correct, where = (part["truth"] == part["svm"]).to_numpy(), part["location"].to_numpy()
         looks = history[[f"{name}_{kernel}" for kernel in svm.KERNELS]]
         found[name] = {
             "clips": len(part),
             "locations": part["location"].nunique(),
-            "accuracy": accuracy(truth, predicted),
-            "interval": interval(
-                lambda rows, t=truth, p=predicted: accuracy(t[rows], p[rows]), part["location"].to_numpy()
-            ),
-            "accuracy_softmax": accuracy(truth, part["softmax"]),
+            "accuracy": float(correct.mean()),
+            "interval": interval(lambda rows, c=correct: c[rows].mean(), where),
+            "accuracy_softmax": accuracy(part["truth"], part["softmax"]),
             "accuracy_paper_protocol": float(looks.max().max()),
             "looks": int(looks.notna().sum().sum()),
             "kernel": svm.KERNEL,
@@ -91,8 +89,9 @@ def write_scene_record(
     run = scene_run(settings, waveforms, tags)
     folder = results_root() / settings.data / "records"
     with written_whole(folder / f"{run}.npz") as file:
-        labels = {name: judged[name].to_numpy("uint8") for name in ("truth", "svm", "softmax")}
-        np.savez_compressed(file, filename=judged["filename"].to_numpy(str), **labels)
+        columns = {name: judged[name].to_numpy("uint8") for name in ("truth", "svm", "softmax")}
+        columns |= {name: judged[name].to_numpy(str) for name in ("filename", "location", "split")}
+        np.savez_compressed(file, **columns)
     counts = corpus.clips["split"].value_counts().to_dict()
     record = {
         "run": run,
@@ -134,4 +133,11 @@ def _write(path: Path, record: dict, history: pd.DataFrame, unfinished: Path) ->
 def read_records(data: str, root: Path | None = None) -> list[dict]:
     """All records of a data set under ``ASC_RESULTS`` (or ``root``), by name."""
     folder = (root or results_root()) / data / "records"
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[!.]*.json"))]
+
+
+def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFrame:
+    """The judged clips of a run: filename, location, split, truth, svm and softmax (indices of scenes)."""
+    path = (root or results_root()) / data / "records" / f"{run}.npz"
+    with np.load(path, allow_pickle=False) as columns:
+        return pd.DataFrame({name: columns[name] for name in columns.files})

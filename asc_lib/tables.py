@@ -48,7 +48,8 @@ def _correct(predictions: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _bootstrap(values: pd.Series, locations: pd.Series) -> tuple[float, float]:
-    return interval(lambda rows, v=values.to_numpy(): 100 * v[rows].mean(), locations.to_numpy())
+    percent = 100 * values.to_numpy()
+    return interval(lambda rows: percent[rows].mean(), locations.to_numpy())
 
 
 def _row(name: str, runs: list[dict], clips: pd.DataFrame, baseline: pd.DataFrame | None) -> dict:
@@ -80,9 +81,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     out["seeds"] = table["seeds"].map(len)
     out["accuracy % [95 %]"] = [span(*row) for row in table[["mean", "low", "high"]].to_numpy()]
     out["± over seeds"] = table["std"].map("{:.1f}".format).replace("nan", "")
-    out["gain over baseline [95 %]"] = [
-        "" if np.isnan(row[0]) else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*row) for row in gains.to_numpy(float)
-    ]
+    signed = "{:+.1f} [{:+.1f}, {:+.1f}]".format
+    out["gain over baseline [95 %]"] = ["" if np.isnan(row[0]) else signed(*row) for row in gains.to_numpy(float)]
     out["softmax"] = table["softmax"].map("{:.1f}".format)
     out["best on test (paper's protocol)"] = table["best_on_test"].map("{:.1f}".format)
     out["all clips outside training"] = table["test_all"].map("{:.1f}".format)

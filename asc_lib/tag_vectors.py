@@ -1,7 +1,9 @@
 """Tag vectors of scene clips: from the tagger (trained on first use), shuffled between clips, or true."""
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from filelock import FileLock
 
 from .artefacts import data_root, fingerprint, made_once
 from .corpora import SceneCorpus, TagCorpus, open_tags
-from .experiment import ParameterError, Settings, check
+from .experiment import PRESETS, ParameterError, Settings, check
 from .metrics import interval, lwlrap, lwlrap_by_chance
 from .store import Store
 from .tagger import Tagger, fold_numbers, tag_mels, train
@@ -33,6 +35,17 @@ class TagVectors:
     def fingerprint(self) -> str:
         """Changes when any value does."""
         return fingerprint(np.ascontiguousarray(self.values).tobytes(), self.names)
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Let torch use this many threads for a while: floats depend on it, and a run's own number must not reach here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def tagger_path(settings: Settings, corpus: TagCorpus) -> Path:
@@ -69,13 +82,8 @@ def judge(tagger: Tagger, corpus: TagCorpus, mels: list[torch.Tensor], folds: np
         rows = np.flatnonzero(corpus.clips["set"] == kind)
         truth, scores = targets[rows], tagger.tag_clips([mels[row] for row in rows], folds[rows])
         low, high = interval(lambda part, t=truth, s=scores: lwlrap(t[part], s[part]), rows)
-        by_chance = lwlrap_by_chance(truth, scores)
-        found[kind] = {
-            "lwlrap": lwlrap(truth, scores),
-            "interval": [low, high],
-            "chance": by_chance,
-            "clips": len(rows),
-        }
+        figures = {"lwlrap": lwlrap(truth, scores), "interval": [low, high]}
+        found[kind] = figures | {"chance": lwlrap_by_chance(truth, scores), "clips": len(rows)}
     return found
 
 
@@ -87,10 +95,8 @@ def default_tagger(data: str) -> tuple[Tagger, dict, str]:
     with FileLock(path.with_name(f".{path.name}.train.lock")):
         if not path.exists():
             print(f"no tagger for '{data}' yet: training it first, as notebook 01 does")
-            threads = torch.get_num_threads()
-            torch.set_num_threads(settings.threads)
-            train_tagger(settings, corpus)
-            torch.set_num_threads(threads)
+            with threads(settings.threads):
+                train_tagger(settings, corpus)
     return Tagger.load(path), json.loads((path / "lwlrap.json").read_text(encoding="utf-8")), path.name
 
 
@@ -105,7 +111,8 @@ def open_tag_vectors(source: str, corpus: SceneCorpus, waveforms: Store, seed: i
         return _true_tags(corpus)
     tagger, found, name = default_tagger(corpus.name)
     path = data_root() / "made" / f"{corpus.name}-tags-{fingerprint(name, waveforms.fingerprint, VERSION)}.npy"
-    made_once(path, lambda file: np.save(file, tagger.tag_scenes(corpus, waveforms)))
+    with threads(PRESETS[corpus.name].threads):
+        made_once(path, lambda file: np.save(file, tagger.tag_scenes(corpus, waveforms)))
     values = np.load(path, allow_pickle=False)
     if source == "shuffled":
         rng = np.random.default_rng(seed)

@@ -64,14 +64,12 @@ def fit(
             losses.append(cost.detach())
         mean = torch.stack(losses).mean().item()
         if not np.isfinite(mean):
-            raise FloatingPointError(
-                f"the loss is {mean} in epoch {epoch}: lower the learning rate or look at the data"
-            )
+            raise FloatingPointError(f"the loss is {mean} in epoch {epoch}: a lower learning rate may help")
         if schedule:
             schedule.step()
         row = {"epoch": epoch, "loss": mean} | after_epoch(epoch) | {"seconds": time.perf_counter() - started}
         history.append(row)
-        print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v:3d}" for k, v in row.items()), flush=True)
+        print(f"epoch {epoch:3d} of {epochs}  loss {mean:.3f}", flush=True)
         if checkpoint:
             save_checkpoint(checkpoint, net, optimiser, schedule, history)
     return pd.DataFrame(history)
