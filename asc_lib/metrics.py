@@ -12,19 +12,31 @@ def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(np.asarray(truth) == np.asarray(predicted)))
 
 
-def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Label-weighted label-ranking average precision of DCASE 2019 task 2: [clips, tags] each, 0 to 1.
+def lrap_by_clip(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Label-ranking average precision of each clip that has a label, and its weight, the number of its labels.
 
-    Clips without any label are left out. Raises ValueError if no clip has one.
+    ``targets`` (0 or 1) and ``scores``: [clips, tags] each. Raises ValueError if no clip has a label.
     """
-    labelled = targets.sum(1) > 0
-    if not labelled.any():
+    rows = np.flatnonzero(targets.sum(1) > 0)
+    if not len(rows):
         raise ValueError("lwlrap needs at least one clip with a label")
-    targets, scores = targets[labelled], scores[labelled]
-    return float(label_ranking_average_precision_score(targets, scores, sample_weight=targets.sum(1)))
+    precision = [label_ranking_average_precision_score(targets[[row]], scores[[row]]) for row in rows]
+    return np.array(precision), targets[rows].sum(1)
 
 
-def lwlrap_by_chance(targets: np.ndarray, scores: np.ndarray, seed: int = 0, draws: int = 200) -> float:
+def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Label-weighted label-ranking average precision of DCASE 2019 task 2: [clips, tags] each, 0 to 1."""
+    precision, weights = lrap_by_clip(targets, scores)
+    return float(np.average(precision, weights=weights))
+
+
+def lwlrap_interval(targets: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of lwlrap over clips."""
+    precision, weights = lrap_by_clip(targets, scores)
+    return interval(lambda rows: np.average(precision[rows], weights=weights[rows]), np.arange(len(precision)))
+
+
+def lwlrap_by_chance(targets: np.ndarray, scores: np.ndarray, seed: int = 0, draws: int = 20) -> float:
     """Mean lwlrap of the same scores dealt out to the wrong clips: what knowing only the labels' shares gives."""
     rng = np.random.default_rng(seed)
     return float(np.mean([lwlrap(targets, rng.permutation(scores)) for _ in range(draws)]))

@@ -51,6 +51,19 @@ def heat(table: pd.DataFrame, label: str, *, annotate: str | None = None, height
     return figure
 
 
+def images(pictures: list[np.ndarray], columns: int, ylabel: str, xlabel: str) -> Figure:
+    """A grid of pictures on one scale."""
+    rows = -(-len(pictures) // columns)
+    figure, axes = _figure(8, 1.6 * rows + 0.3, rows, columns, sharex=True, sharey=True)
+    pictures = [np.asarray(picture) for picture in pictures]
+    limits = {"vmin": min(p.min() for p in pictures), "vmax": max(p.max() for p in pictures)}
+    for axis, picture in zip(axes.flat, pictures):
+        axis.imshow(picture, aspect="auto", origin="lower", cmap=MAP, **limits)
+    figure.supylabel(ylabel, size=10)
+    figure.supxlabel(xlabel, size=10)
+    return figure
+
+
 def loss(history: pd.DataFrame) -> Figure:
     """Loss by epoch, a line a fold where there are folds."""
     figure, axes = _figure(5, 2.4)

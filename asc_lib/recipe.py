@@ -63,47 +63,45 @@ class SceneData:
         """Cross-entropy of the output layer."""
         return F.cross_entropy(net(batch["waveform"], batch["tags"]).logits, batch["targets"])
 
+    def whole(self, rows: np.ndarray) -> training.Batch:
+        """Inputs of whole clips, that is of their first ``test_samples`` samples."""
+        length = min(self.recipe.test_samples, self.waveforms.samples - 1)
+        return self.inputs(rows, np.zeros(len(rows), int), length)
+
     @torch.no_grad()
     def read(self, net: SceneNet, rows: np.ndarray, batch: int = 24) -> tuple[np.ndarray, np.ndarray]:
         """Codes [len(rows), width] and scene probabilities [len(rows), scenes] of whole clips."""
         net.eval()
-        length = min(self.recipe.test_samples, self.waveforms.samples - 1)
         codes, probabilities = [], []
         for start in range(0, len(rows), batch):
-            part = rows[start : start + batch]
-            out = net(**self.inputs(part, np.zeros(len(part), int), length))
+            out = net(**self.whole(rows[start : start + batch]))
             codes.append(out.code.cpu())
             probabilities.append(out.logits.softmax(1).cpu())
         return torch.cat(codes).numpy(), torch.cat(probabilities).numpy()
 
-    def judge(self, net: SceneNet, kernel: str = svm.KERNEL) -> pd.DataFrame:
-        """Classify every clip that is not in the train list: one row each with its truth and two predictions.
+    def judge(self, net: SceneNet) -> pd.DataFrame:
+        """Classify every clip that is not in the train list: one row each with its truth and its predictions.
 
-        ``svm``: back-end fitted on the training clips' codes; ``softmax``: the network's own output layer.
+        A column for the SVM of each kernel, fitted on the training clips' codes, and ``softmax``, the network's own
+        output layer. ``svm`` is the one whose kernel was fixed beforehand.
         """
         targets, train = self.corpus.targets(), self.corpus.rows("train")
         judged = self.corpus.rows("test", "unused")
         codes, probabilities = self.read(net, np.concatenate([train, judged]))
-        back_end = svm.fit(codes[: len(train)], targets[train], kernel)
         table = self.corpus.clips.iloc[judged][["filename", "scene_label", "city", "location", "split"]]
-        return table.reset_index(drop=True).assign(
-            truth=targets[judged],
-            svm=back_end.predict(codes[len(train) :]),
-            softmax=probabilities[len(train) :].argmax(1),
-        )
-
-    def look(self, net: SceneNet) -> dict[str, float]:
-        """Accuracy on both test sets with each kernel: what the paper's protocol selects from, on test clips."""
-        found = {}
+        table = table.reset_index(drop=True).assign(truth=targets[judged])
         for kernel in svm.KERNELS:
-            table = self.judge(net, kernel)
-            for name, part in test_sets(table).items():
-                found[f"{name}_{kernel}"] = accuracy(part["truth"], part["svm"])
-        return found
+            back_end = svm.fit(codes[: len(train)], targets[train], kernel)
+            table[kernel] = back_end.predict(codes[len(train) :])
+        return table.assign(svm=table[svm.KERNEL], softmax=probabilities[len(train) :].argmax(1))
 
     def train(self, net: SceneNet, seed: int, checkpoint: Path | None = None) -> pd.DataFrame:
-        """Train ``net`` in place by the recipe; return the history (an unfinished run at ``checkpoint`` goes on)."""
+        """Train ``net`` in place by the recipe; return the history (an unfinished run at ``checkpoint`` goes on).
+
+        The last epoch is not looked at here: ``judge`` does that.
+        """
         recipe = self.recipe
+        looked_at = range(recipe.look_every, recipe.epochs, recipe.look_every)
         settings = dict(lr=recipe.lr, weight_decay=recipe.weight_decay, amsgrad=True)
         return training.fit(
             net.to(self.device),
@@ -112,10 +110,16 @@ class SceneData:
             torch.optim.Adam(net.parameters(), **settings),
             epochs=recipe.epochs,
             checkpoint=checkpoint,
-            after_epoch=lambda epoch: {} if epoch % recipe.look_every and epoch < recipe.epochs else self.look(net),
+            after_epoch=lambda epoch: looks(self.judge(net)) if epoch in looked_at else {},
         )
 
 
 def test_sets(judged: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The two test sets in a table of judged clips: the official list, and all that is not in the train list."""
     return {"test": judged[judged["split"] == "test"], "test_all": judged}
+
+
+def looks(judged: pd.DataFrame) -> dict[str, float]:
+    """Accuracy on both test sets with each kernel: what the paper's protocol selects from, on test clips."""
+    parts = test_sets(judged).items()
+    return {f"{name}_{kernel}": accuracy(part["truth"], part[kernel]) for name, part in parts for kernel in svm.KERNELS}

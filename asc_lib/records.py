@@ -15,7 +15,7 @@ from .artefacts import data_root, fingerprint, results_root, write_text, written
 from .corpora import SceneCorpus
 from .experiment import Settings
 from .metrics import accuracy, interval
-from .recipe import test_sets
+from .recipe import looks, test_sets
 from .store import Store
 from .tag_vectors import TagVectors
 
@@ -58,18 +58,18 @@ def summary(judged: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
     ``accuracy``: last epoch, kernel fixed beforehand, nothing chosen on test clips; ``interval``: 95 %, bootstrap over
     locations. ``accuracy_paper_protocol``: the best of the epochs looked at and both kernels, chosen on these clips.
     """
-    found = {}
+    found, seen = {}, pd.concat([history, pd.DataFrame([looks(judged)])])
     for name, part in test_sets(judged).items():
         correct, where = (part["truth"] == part["svm"]).to_numpy(), part["location"].to_numpy()
-        looks = history[[f"{name}_{kernel}" for kernel in svm.KERNELS]]
+        choices = seen[[f"{name}_{kernel}" for kernel in svm.KERNELS]]
         found[name] = {
             "clips": len(part),
             "locations": part["location"].nunique(),
             "accuracy": float(correct.mean()),
             "interval": interval(lambda rows, c=correct: c[rows].mean(), where),
             "accuracy_softmax": accuracy(part["truth"], part["softmax"]),
-            "accuracy_paper_protocol": float(looks.max().max()),
-            "looks": int(looks.notna().sum().sum()),
+            "accuracy_paper_protocol": float(choices.max().max()),
+            "choices": int(choices.notna().sum().sum()),
             "kernel": svm.KERNEL,
         }
     return found

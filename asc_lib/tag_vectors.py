@@ -15,7 +15,7 @@ from filelock import FileLock
 from .artefacts import data_root, fingerprint, made_once
 from .corpora import SceneCorpus, TagCorpus, open_tags
 from .experiment import PRESETS, ParameterError, Settings, check
-from .metrics import interval, lwlrap, lwlrap_by_chance
+from .metrics import lwlrap, lwlrap_by_chance, lwlrap_interval
 from .store import Store
 from .tagger import Tagger, fold_numbers, tag_mels, train
 
@@ -81,8 +81,7 @@ def judge(tagger: Tagger, corpus: TagCorpus, mels: list[torch.Tensor], folds: np
     for kind in ("test", "curated"):
         rows = np.flatnonzero(corpus.clips["set"] == kind)
         truth, scores = targets[rows], tagger.tag_clips([mels[row] for row in rows], folds[rows])
-        low, high = interval(lambda part, t=truth, s=scores: lwlrap(t[part], s[part]), rows)
-        figures = {"lwlrap": lwlrap(truth, scores), "interval": [low, high]}
+        figures = {"lwlrap": lwlrap(truth, scores), "interval": lwlrap_interval(truth, scores)}
         found[kind] = figures | {"chance": lwlrap_by_chance(truth, scores), "clips": len(rows)}
     return found
 
@@ -112,7 +111,7 @@ def open_tag_vectors(source: str, corpus: SceneCorpus, waveforms: Store, seed: i
     tagger, found, name = default_tagger(corpus.name)
     path = data_root() / "made" / f"{corpus.name}-tags-{fingerprint(name, waveforms.fingerprint, VERSION)}.npy"
     with threads(PRESETS[corpus.name].threads):
-        made_once(path, lambda file: np.save(file, tagger.tag_scenes(corpus, waveforms)))
+        made_once(path, lambda file: np.save(file, tagger.tag_scenes(corpus, waveforms, np.arange(len(corpus.clips)))))
     values = np.load(path, allow_pickle=False)
     if source == "shuffled":
         rng = np.random.default_rng(seed)

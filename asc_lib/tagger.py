@@ -175,14 +175,15 @@ class Tagger:
         vectors = [self.probabilities(mel[None], self.fit_to_tag(int(fold))) for mel, fold in zip(mels, folds)]
         return torch.cat(vectors).numpy()
 
-    def tag_scenes(self, corpus: SceneCorpus, waveforms: Store, batch: int = 20) -> np.ndarray:
-        """Tag vectors [clips, tags] of scene clips, mixed to mono and resampled from 48 to 44.1 kHz."""
+    def tag_scenes(self, corpus: SceneCorpus, waveforms: Store, rows: np.ndarray, batch: int = 20) -> np.ndarray:
+        """Tag vectors [len(rows), tags] of scene clips, mixed to mono and resampled from 48 to 44.1 kHz."""
         mel, resample = self.sizes.mel(), torchaudio.transforms.Resample(store.RATE, audio.MelSpectrogram.rate)
-        folds, out = corpus.clips["fold"].to_numpy(), np.zeros((len(corpus.clips), len(self.tags)), "float32")
+        folds, out = corpus.clips["fold"].to_numpy()[rows], np.zeros((len(rows), len(self.tags)), "float32")
         for fold in np.unique(folds):
-            rows = np.flatnonzero(folds == fold)
-            for part in np.array_split(rows, -(-len(rows) // batch)):
-                clips = waveforms.batch(part, np.zeros(len(part), int), waveforms.samples).float().mean(1) / 2**15
+            places = np.flatnonzero(folds == fold)
+            for part in np.array_split(places, -(-len(places) // batch)):
+                starts = np.zeros(len(part), int)
+                clips = waveforms.batch(rows[part], starts, waveforms.samples).float().mean(1) / 2**15
                 out[part] = self.probabilities(mel(resample(clips)), self.fit_to_tag(int(fold))).numpy()
         return out
 

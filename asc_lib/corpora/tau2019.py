@@ -45,6 +45,12 @@ class SceneCorpus:
         """Index into ``labels`` of every clip."""
         return np.searchsorted(self.labels, self.clips["scene_label"])
 
+    def sounds_in(self, row: int) -> set[str]:
+        """Tags of everything that was composed into a clip; empty where that is not known."""
+        if self.composition is None:
+            return set()
+        return set(self.composition.loc[self.composition["filename"] == self.clips["filename"][row], "tag"]) - {""}
+
 
 def _table(path: Path, columns: list[str]) -> pd.DataFrame:
     if not path.is_file():
