@@ -42,7 +42,7 @@ def tables_(data: Data = "mini") -> None:
         raise SystemExit(f"asc tables: no record in {results_root() / data}: run `asc sweep main --data {data}` first")
     readable = tables.readable(table)
     write_text(results_root() / data / "systems.csv", readable.to_csv())
-    print(readable.to_string())
+    print(tables.markdown(readable))
 
 
 @app.command()

@@ -40,13 +40,13 @@ class Preset:
     threads: int
 
 
-SMALL_SCENE = SceneRecipe(lr=1e-3, crop=96_000, epochs=10, look_every=5)
+SMALL_SCENE = SceneRecipe(lr=1e-3, crop=48_000, epochs=16, look_every=8)
 SMALL_TAGGER = TaggerSizes(bands=64, n_fft=2048, hop=882, widths=(16, 32, 64, 128), depths=(1, 1, 1, 1), lr=2e-3)
 PRESETS = {
     "mini": Preset("narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, batch=32, epochs=50), threads=2),
     "esc50": Preset(
         "narrow",
-        replace(SMALL_SCENE, epochs=16, look_every=8),
+        replace(SMALL_SCENE, epochs=30, look_every=10),
         replace(SMALL_TAGGER, widths=(32, 64, 128, 256), crop=128, epochs=60),
         threads=2,
     ),

@@ -55,11 +55,20 @@ class ResidualBlock(nn.Module):
         return F.max_pool1d(F.leaky_relu(y, SLOPE), 3)
 
 
+def tag_layer(n_tags: int, width: int) -> nn.Linear:
+    """A fully-connected layer on tags. It starts as one that keeps the scale of its input (He): torch's own start
+    would shrink differences between tag vectors, small as they are, to next to nothing in three layers."""
+    layer = nn.Linear(n_tags, width)
+    nn.init.kaiming_normal_(layer.weight, SLOPE, nonlinearity="leaky_relu")
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class TagTransform(nn.Sequential):
     """n fully-connected layers of the tag vector's own width, each with a LeakyReLU: [B, c] to [B, c] (Section 3.1)."""
 
     def __init__(self, n_tags: int, layers: int):
-        super().__init__(*(m for _ in range(layers) for m in (nn.Linear(n_tags, n_tags), nn.LeakyReLU(SLOPE))))
+        super().__init__(*(m for _ in range(layers) for m in (tag_layer(n_tags, n_tags), nn.LeakyReLU(SLOPE))))
 
 
 def attention_map(scores: torch.Tensor, heads: int) -> torch.Tensor:
@@ -172,7 +181,7 @@ class Attention(Fusion):
 
     def __init__(self, n_tags: int, filters: int, heads: int, layers: int):
         super().__init__()
-        self.heads, self.read, self.score = heads, TagTransform(n_tags, layers), nn.Linear(n_tags, filters)
+        self.heads, self.read, self.score = heads, TagTransform(n_tags, layers), tag_layer(n_tags, filters)
 
     def weights(self, read: torch.Tensor) -> torch.Tensor:
         return attention_map(self.score(read), self.heads)

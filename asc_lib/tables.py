@@ -88,3 +88,10 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     out["all clips outside training"] = table["test_all"].map("{:.1f}".format)
     out["parameters"] = table["n_parameters"].map("{:,}".format)
     return out
+
+
+def markdown(readable: pd.DataFrame) -> str:
+    """A readable table as Markdown, for the README."""
+    rows = [["system", *readable.columns], ["---"] * (1 + len(readable.columns))]
+    rows += [[str(value) for value in row] for row in readable.reset_index().to_numpy()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -107,6 +107,12 @@ def fold_numbers(corpus: TagCorpus, sizes: TaggerSizes, seed: int) -> np.ndarray
     return folds
 
 
+def training_rows(corpus: TagCorpus, folds: np.ndarray, fold: int) -> dict[str, np.ndarray]:
+    """Rows of the curated and of the noisy clips that the network of ``fold`` hears: all that are not of this fold."""
+    kinds = corpus.clips["set"].to_numpy()
+    return {kind: np.flatnonzero((kinds == kind) & (folds != fold)) for kind in ("curated", "noisy")}
+
+
 def _crops(mels: list[torch.Tensor], rows: np.ndarray, frames: int, rng: np.random.Generator) -> torch.Tensor:
     starts = [int(rng.integers(mels[row].shape[1] - frames + 1)) for row in rows]
     return torch.stack([mels[row][:, start : start + frames] for row, start in zip(rows, starts)])
@@ -225,7 +231,7 @@ def train(
     targets, kinds = torch.from_numpy(corpus.targets()), corpus.clips["set"].to_numpy()
     nets, histories = {}, []
     for fold in map(int, np.unique(folds[kinds == "curated"])):
-        sets = {kind: np.flatnonzero((kinds == kind) & (folds != fold)) for kind in ("curated", "noisy")}
+        sets = training_rows(corpus, folds, fold)
         print(f"fold {fold}: trains on {len(sets['curated'])} curated and {len(sets['noisy'])} noisy clips")
         torch.manual_seed(seed)
         nets[fold] = net = TaggingNet(len(corpus.tags), sizes).to(device)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.signal import butter, sosfilt
 
-from .soundscapes import RATE, Recipe, Scene, mislabelled
+from .soundscapes import RATE, Recipe, Scene, mislabelled, reverberated, shaped
 
 Sound = Callable[[np.random.Generator], np.ndarray]
 SOUNDS: dict[str, Sound] = {}
@@ -261,7 +261,7 @@ SCENES = {
 }
 # fmt: on
 
-RECIPE = Recipe(SCENES, version=2)
+RECIPE = Recipe(SCENES, version=3)
 TAG_CLIPS = {"train_curated": 16, "train_noisy": 24, "test": 8}  # a tag
 
 
@@ -279,9 +279,10 @@ def tag_rows(sounds: SynthesisedSounds, seed: int = 2019) -> list[dict]:
 
 
 def tag_clip(row: dict) -> np.ndarray:
-    """Samples of a tag clip: its sounds at their own onsets over noise, 5 dB above them to 20 dB below, mono, 48 kHz."""
+    """Samples of a tag clip: its sounds at their own onsets, in a room, over noise; mono, 48 kHz."""
     rng = np.random.default_rng([int(r.rsplit("-", 1)[1], 16) for r in row["recordings"].split()])
     sounds = [SynthesisedSounds().play(recording) for recording in row["recordings"].split()]
     mix = placed([(rng.uniform(0, 0.5), sound / sound.std() * rng.uniform(0.5, 1)) for sound in sounds])
-    low = rng.uniform(50, 500)
-    return mix + noise(rng, len(mix), low, low * rng.uniform(4, 30)) * 10 ** (-rng.uniform(-5, 20) / 20)
+    mix = reverberated(mix.astype("float32"), rng.choice([0, rng.uniform(0.1, 1.5)]), rng)
+    background = shaped(rng.standard_normal(len(mix), "float32"), rng.uniform(-7, 0), rng.normal(0, 4, 8))
+    return mix + background / background.std() * 10 ** (-rng.uniform(-5, 20) / 20)

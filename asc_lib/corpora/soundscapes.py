@@ -94,13 +94,23 @@ def locations(recipe: Recipe, sounds: Sounds) -> list[Location]:
     return out
 
 
-def _shaped(noise: np.ndarray, tilt: float, equaliser: np.ndarray) -> np.ndarray:
-    """Filter [2, n] samples by a spectral tilt (dB an octave around 1 kHz) and gains (dB) at ``BANDS``."""
+def shaped(noise: np.ndarray, tilt: float, equaliser: np.ndarray) -> np.ndarray:
+    """Filter [..., n] samples by a spectral tilt (dB an octave around 1 kHz) and gains (dB) at ``BANDS``."""
     n = noise.shape[-1]
     hertz = np.maximum(scipy.fft.rfftfreq(n, 1 / RATE), 20)
     gain = np.clip(tilt * np.log2(hertz / 1000), -40, 30) + np.interp(np.log(hertz), np.log(BANDS), equaliser)
     spectrum = scipy.fft.rfft(noise) * (10 ** (gain / 20)).astype("float32")
     return scipy.fft.irfft(spectrum, n)
+
+
+def reverberated(dry: np.ndarray, room: float, rng: np.random.Generator) -> np.ndarray:
+    """Add to [..., n] samples the tail of a room whose sound decays by 60 dB in ``room`` seconds."""
+    if room < 0.05:
+        return dry
+    t = np.arange(int(room * RATE), dtype="float32") / RATE
+    tail = rng.standard_normal((*dry.shape[:-1], len(t)), "float32") * np.exp(-6.9 * t / room)
+    tail *= 0.5 / np.sqrt(np.square(tail).sum(axis=-1, keepdims=True))
+    return dry + fftconvolve(dry, tail, axes=-1)[..., : dry.shape[-1]]
 
 
 def _level(signal: np.ndarray, decibels: float) -> np.ndarray:
@@ -134,7 +144,7 @@ class Place:
         (_, _, a), (_, _, b) = self.beds
         start, other = (int(rng.integers(len(x))) for x in (a, b))
         a, b = np.resize(np.roll(a, -start), length), np.resize(np.roll(b, -other), length)
-        out = _shaped(np.stack([a + 0.5 * b, 0.5 * a + b]).astype("float32"), self.tilt, self.equaliser)
+        out = shaped(np.stack([a + 0.5 * b, 0.5 * a + b]).astype("float32"), self.tilt, self.equaliser)
         t = np.arange(length, dtype="float32") / RATE
         if self.scene.throb:
             out *= 1 + self.depth * np.sin(2 * np.pi * self.throb * t + rng.uniform(0, 2 * np.pi), dtype="float32")
@@ -157,15 +167,6 @@ class Place:
         out[:, onset : onset + len(piece)] = np.outer([np.cos(angle), np.sin(angle)], piece)
         return onset / RATE, out
 
-    def reverberate(self, dry: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Add the room's decaying tail to [2, n] samples."""
-        if self.room < 0.05:
-            return dry
-        t = np.arange(int(self.room * RATE), dtype="float32") / RATE
-        tail = rng.standard_normal((2, len(t)), "float32") * np.exp(-6.9 * t / self.room)
-        tail *= 0.5 / np.sqrt(np.square(tail).sum(axis=1, keepdims=True))
-        return dry + fftconvolve(dry, tail, axes=1)[:, : dry.shape[1]]
-
 
 def compose(recipe: Recipe, sounds: Sounds, place: Place, number: int) -> tuple[np.ndarray, list[dict]]:
     """Compose one clip: ([2, samples] within ±1, a row for each bed and event in it)."""
@@ -181,7 +182,7 @@ def compose(recipe: Recipe, sounds: Sounds, place: Place, number: int) -> tuple[
             events += event
             where = {"onset": round(onset, 3), "snr": round(snr, 1)}
             rows.append({"role": "event", "tag": tag, "recording": name} | where)
-    clip = (bed + place.reverberate(events, rng)) * 10 ** (place.loudness / 20)
+    clip = (bed + reverberated(events, place.room, rng)) * 10 ** (place.loudness / 20)
     clip += rng.standard_normal(clip.shape, "float32") * np.float32(10 ** (place.floor / 20))
     return clip / max(1.0, np.abs(clip).max() / 0.98), rows
 

@@ -1,0 +1,63 @@
+# `make` or `make help` lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-all lab notebooks evidence clean
+PYTHON ?= python3.11
+BIN := .venv/bin
+NOTEBOOKS := 00_data 01_tagger 02_baseline 03_concatenation 04_attention 05_combined 06_results
+PATHS := $(NOTEBOOKS:%=notebooks/%.ipynb)
+export ASC_RESULTS ?= $(CURDIR)/results/local
+export JUPYTER_PLATFORM_DIRS = 1
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+env: .venv/installed ## install everything into .venv
+
+demo: env ## data, tagger and every system on `mini`, ending with a table (about 6 minutes)
+	@mkdir -p $(ASC_RESULTS)/demo
+	$(call execute,00_data)
+	$(call execute,01_tagger)
+	$(call execute,02_baseline)
+	$(call execute,03_concatenation,-p fusion codecat)
+	$(call execute,03_concatenation)
+	$(call execute,04_attention)
+	$(call execute,05_combined,-p fusion combined_separate)
+	$(call execute,05_combined)
+	$(call execute,06_results)
+	@$(BIN)/asc tables --data mini
+	@echo; echo "The executed notebooks are in $(ASC_RESULTS)/demo; open them, or your own, with: make lab"
+
+define execute
+	@echo "== $(1) $(2)"
+	@$(BIN)/papermill --no-progress-bar --log-level ERROR notebooks/$(1).ipynb $(ASC_RESULTS)/demo/$(1)$(if $(2),-$(lastword $(2))).ipynb $(2)
+endef
+
+test: env ## ruff, unit tests, every notebook through nbval, every notebook's contract through papermill
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q --nbval-lax tests $(PATHS)
+
+test-all: env ## the same and the slow tests at full size
+	$(BIN)/pytest -q -m slow tests
+	$(MAKE) test
+
+lab: env ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+notebooks: env ## execute the notebooks in place, as they are committed
+	$(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False $(PATHS)
+
+evidence: env ## make the committed records of `esc50` again (hours; finished ones are skipped)
+	ASC_RESULTS=results $(BIN)/papermill --no-progress-bar notebooks/01_tagger.ipynb /dev/null -p data esc50
+	ASC_RESULTS=results $(BIN)/asc sweep main --data esc50 --seeds 0,1,2
+	ASC_RESULTS=results $(BIN)/asc sweep baseline --data mini --seeds 0,1,2
+	ASC_RESULTS=results $(BIN)/asc probe --data mini
+	ASC_RESULTS=results $(BIN)/asc tables --data esc50
+
+clean: ## remove what was made from the data (kept: the data sets themselves, records)
+	rm -rf data/made

@@ -1,0 +1,123 @@
+"""Parameters: what is refused, in which words; defaults resolved; names of runs; the sweep's cells."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from asc_lib import experiment, records, sweep, tables
+from asc_lib.experiment import ParameterError, check
+from asc_lib.tag_vectors import TagVectors
+
+COMMON = dict(data="mini", seed=0, epochs=0, device="cpu", threads=0)
+ATTENTION = COMMON | dict(front_end="auto", tags="tagger", heads=2, layers=1)
+COMBINED = ATTENTION | dict(fusion="combined_shared", heads=4, layers=3, concat_layers=4, attention_layers=3)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"head": 2}, "unknown parameter 'head'; did you mean 'heads'?"),
+        ({"zzz": 2}, "unknown parameter 'zzz'; there are data, seed"),
+        ({"heads": "true"}, "parameter 'heads' is a whole number, not 'true'"),
+        ({"heads": True}, "parameter 'heads' is a whole number, not True"),
+        ({"heads": 2.0}, "parameter 'heads' is a whole number, not 2.0"),
+        ({"heads": 3}, "parameter 'heads': 3 does not divide the 128 filters"),
+        ({"heads": 128}, "128 heads leave one filter a head"),
+        ({"heads": 0}, "parameter 'heads' is 0: input should be greater than or equal to 1"),
+        ({"layers": -1}, "parameter 'layers' is -1: input should be greater"),
+        ({"seed": "0"}, "parameter 'seed' is a whole number, not '0'"),
+        ({"data": "nope"}, "parameter 'data' is 'nope': choose one of mini, esc50, tau2019"),
+        ({"front_end": "nope"}, "parameter 'front_end' is 'nope': choose one of auto, released"),
+        ({"tags": "nope"}, "parameter 'tags' is 'nope': choose one of tagger, shuffled, true"),
+        ({"tags": ""}, "parameter 'tags' is ''"),
+        ({"device": "nope"}, "parameter 'device' is 'nope'"),
+    ],
+)
+def test_refused_parameters(change, message):
+    with pytest.raises(ParameterError) as error:
+        check("04_attention", **(ATTENTION | change))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_parameter():
+    with pytest.raises(ParameterError, match="parameter 'heads' is missing"):
+        check("04_attention", **{k: v for k, v in ATTENTION.items() if k != "heads"})
+
+
+def test_defaults_come_from_the_preset():
+    settings = check("04_attention", **ATTENTION)
+    preset = experiment.PRESETS["mini"]
+    assert (settings.epochs, settings.threads) == (preset.scene.epochs, preset.threads)
+    assert (settings.front_end, settings.fusion) == ("narrow", "attention")
+    assert check("04_attention", **(ATTENTION | {"epochs": 3})).preset.scene.epochs == 3
+    full = experiment.PRESETS["tau2019"]
+    assert (full.front_end, full.scene.epochs, full.scene.batch, full.scene.lr) == ("released", 90, 24, 1e-4)
+
+
+def test_sizes_that_do_not_apply_are_left_out():
+    shared = check("05_combined", **COMBINED)
+    assert shared.sizes() == {"heads": 4, "layers": 3} and shared.parameters()["concat_layers"] is None
+    separate = check("05_combined", **(COMBINED | {"fusion": "combined_separate"}))
+    assert separate.sizes() == {"heads": 4, "concat_layers": 4, "attention_layers": 3}
+    codecat = COMMON | dict(front_end="auto", tags="tagger", fusion="codecat", layers=3)
+    assert check("03_concatenation", **codecat).sizes() == {}
+    with pytest.raises(ParameterError, match="'fusion' is 'attention': choose one of baseline, codecat, before_code"):
+        check("03_concatenation", **(codecat | {"fusion": "attention"}))
+
+
+def notebook(**injected):
+    """What a notebook's names look like to Given, above and below the parameters cell."""
+    names = {"np": np, "helper": len, "_i1": "x"}
+    given = experiment.Given(names)
+    names |= ATTENTION | {"given": given, "_i2": "y", "sys": np} | injected
+    return given, names
+
+
+def test_given_refuses_new_and_rebound_names_once():
+    assert notebook()[0].settings("04_attention").heads == 2
+    for wrong in ({"head": 2}, {"helper": 3}):
+        with pytest.raises(ParameterError, match=f"unknown parameter '{next(iter(wrong))}'"):
+            notebook(**wrong)[0].settings("04_attention")
+    given, names = notebook()
+    given.settings("04_attention")
+    names["history"] = 1  # made by later cells; the check may be run again
+    names["heads"] = 4
+    assert given.settings("04_attention").heads == 4
+
+
+def test_the_name_of_a_run_holds_what_determines_it():
+    waves, tags = SimpleNamespace(fingerprint="w"), TagVectors(np.zeros((2, 2), "float32"), ["a", "b"], "tagger", None)
+    name = records.scene_run(check("04_attention", **ATTENTION), waves, tags)
+    assert name.startswith("mini-attention-h2-l1-seed0-")
+    for change in ({"seed": 1}, {"threads": 1}, {"epochs": 1}, {"layers": 2}):
+        assert records.scene_run(check("04_attention", **(ATTENTION | change)), waves, tags) != name
+    assert records.scene_run(check("04_attention", **ATTENTION), SimpleNamespace(fingerprint="v"), tags) != name
+    other = TagVectors(np.ones((2, 2), "float32"), ["a", "b"], "tagger", None)
+    assert records.scene_run(check("04_attention", **ATTENTION), waves, other) != name
+
+
+def test_every_published_cell_has_a_notebook():
+    cells = sweep.cells("all", data="mini", seed=0)
+    assert len(cells) == len(tables.published()) == 56
+    assert len({str(cell) for cell in cells}) == 56
+    for cell, row in zip(cells, tables.published().itertuples()):
+        settings = cell.settings()
+        assert settings.fusion == row.system
+        for name, value in settings.sizes().items():
+            assert getattr(row, name) == value
+    assert [len(sweep.cells(f"table{n}")) for n in (2, 3, 4, 5)] == [8, 20, 8, 20]
+    assert len(sweep.cells("main")) == 6
+    with pytest.raises(ValueError, match="unknown sweep 'table9': choose one of all, main, table2"):
+        sweep.cells("table9")
+
+
+def test_true_tags(small_mini):
+    from asc_lib.tag_vectors import open_tag_vectors
+
+    tags = open_tag_vectors("true", small_mini, None)
+    row = 17
+    assert {tags.names[k] for k in np.flatnonzero(tags.values[row])} == small_mini.sounds_in(row)
+    unknown = SimpleNamespace(name="tau2019", composition=None)
+    with pytest.raises(ParameterError, match="'true', but tau2019 does not say"):
+        open_tag_vectors("true", unknown, None)

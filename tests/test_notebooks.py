@@ -1,0 +1,120 @@
+"""Notebooks: each one's contract through papermill, and what a committed notebook must be."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asc_lib import sweep
+from asc_lib.artefacts import REPOSITORY
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("0[0-9]_*.ipynb"))
+
+
+def papermill(cwd: Path, results: Path, notebook: Path | str, *parameters: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(results / "out.ipynb")]
+    results.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"ASC_RESULTS": str(results)}
+    return subprocess.run([*command, *parameters], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def record_of(results: Path) -> dict:
+    (path,) = (results / "mini" / "records").glob("*.json")
+    return json.loads(path.read_text())
+
+
+ONE_EPOCH = ("-p", "epochs", "1")
+RUNS = {
+    "02_baseline": ({}, "baseline", 2),
+    "03_concatenation": ({"fusion": "codecat", "tags": "true"}, "codecat", 2),
+    "04_attention": ({"heads": 4, "layers": 0}, "attention", 3),
+    "05_combined": ({"fusion": "combined_separate", "tags": "shuffled"}, "combined_separate", 4),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_scene_notebook_leaves_its_record(name, tmp_path):
+    parameters, system, table = RUNS[name]
+    given = [word for key, value in parameters.items() for word in ("-p", key, str(value))]
+    # half of them from the notebooks' folder, half from another one
+    cwd = REPOSITORY / "notebooks" if name in ("03_concatenation", "04_attention") else tmp_path
+    notebook = f"{name}.ipynb" if cwd != tmp_path else REPOSITORY / "notebooks" / f"{name}.ipynb"
+    done = papermill(cwd, tmp_path / "results", notebook, *ONE_EPOCH, *given)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = record_of(tmp_path / "results")
+    assert (record["system"], record["table"]) == (system, table)
+    assert (
+        record["parameters"].items()
+        >= ({"data": "mini", "seed": 0, "epochs": 1, "front_end": "narrow"} | parameters).items()
+    )
+    assert record["data"]["clips"] == {"train": 360, "test": 270, "unused": 30}
+    assert record["test"]["clips"] == 270 and record["test_all"]["clips"] == 300
+    assert record["test"]["locations"] >= 30
+    for figures in (record["test"], record["test_all"]):
+        assert figures["interval"][0] <= figures["accuracy"] <= figures["interval"][1]
+        assert figures["accuracy_paper_protocol"] >= figures["accuracy"] >= 0
+        assert figures["kernel"] == "rbf" and figures["choices"] == 2
+    assert len(record["history"]) == 1 and record["seconds"] > 0 and record["environment"]["torch"]
+    assert (record["tags"] is None) == (name == "02_baseline")
+    if name == "05_combined":
+        assert record["tags"]["lwlrap"]["lwlrap"] > 2 * record["tags"]["lwlrap"]["chance"]
+
+
+def test_the_tagger_notebook_leaves_its_record(tmp_path):
+    done = papermill(tmp_path, tmp_path / "results", REPOSITORY / "notebooks" / "01_tagger.ipynb", *ONE_EPOCH)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = record_of(tmp_path / "results")
+    assert record["system"] == "tagger" and record["parameters"]["epochs"] == 1
+    assert record["lwlrap"]["test"]["clips"] == 160 and 0 < record["lwlrap"]["test"]["lwlrap"] < 1
+
+
+@pytest.mark.parametrize("name", ["00_data", "06_results"])
+def test_the_other_notebooks_take_data(name, tmp_path):
+    notebook = REPOSITORY / "notebooks" / f"{name}.ipynb"
+    done = papermill(tmp_path, tmp_path / "results", notebook, "-p", "data", "nope")
+    assert done.returncode != 0 and "parameter 'data' is 'nope': choose one of mini, esc50, tau2019" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        (("-p", "head", "2"), "unknown parameter 'head'; did you mean 'heads'?"),
+        (("-p", "heads", "3"), "3 does not divide the 128 filters"),
+        (("-p", "heads", "true"), "parameter 'heads' is a whole number"),
+    ],
+)
+def test_wrong_parameters_stop_a_notebook(parameters, message, tmp_path):
+    done = papermill(REPOSITORY / "notebooks", tmp_path / "results", "04_attention.ipynb", *parameters)
+    assert done.returncode != 0 and message in done.stderr
+    assert not list((tmp_path / "results").glob("*/records/*"))
+
+
+def test_the_same_run_twice_gives_the_same_record(tmp_path):
+    cell = sweep.cell("baseline", {}, data="mini", seed=3, epochs=1)
+    records = []
+    for attempt in ("first", "second"):
+        given = [word for key, value in cell.parameters.items() for word in ("-p", key, str(value))]
+        done = papermill(tmp_path, tmp_path / attempt, cell.path, *given)
+        assert done.returncode == 0, done.stderr[-2000:]
+        records.append(record_of(tmp_path / attempt))
+        records[-1].pop("seconds")
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_notebooks_read_well(path):
+    text = path.read_text(encoding="utf-8")
+    notebook = json.loads(text)
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(text) < 400_000 and "widgets" not in notebook["metadata"]
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert all(cell["execution_count"] for cell in code), "not executed"
+    assert not any(output["output_type"] == "error" for cell in code for output in cell["outputs"])
+    assert sum(cell["metadata"].get("tags") == ["parameters"] for cell in code) == 1
+    assert str(REPOSITORY) not in text and "execution" not in str([cell["metadata"] for cell in code])
+    for cell in code:
+        lines = [line for line in "".join(cell["source"]).splitlines() if line.strip()]
+        assert len(lines) <= 25 and not any(line.startswith("class ") for line in lines)
