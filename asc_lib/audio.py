@@ -39,7 +39,7 @@ def read(path: Path, rate: int, channels: int | None = None, samples: int | None
     return clip.T
 
 
-def preview(clip: np.ndarray, rate: int, seconds: float = 2.0, at: int = 12_000) -> dict[str, object]:
+def preview(clip: np.ndarray, rate: int, seconds: float = 2.0, at: int = 8_000) -> dict[str, object]:
     """The start of a clip [channels, samples], mono and at a low rate (Hz): arguments of ``IPython.display.Audio``."""
     mono = torch.from_numpy(np.asarray(clip, "float32").mean(0)[: int(seconds * rate)])
     return {"data": torchaudio.functional.resample(mono, rate, at).numpy(), "rate": at}

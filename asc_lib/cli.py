@@ -6,8 +6,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from . import records, store, sweep, tables
-from .artefacts import results_root, write_text
+from . import plots, records, store, sweep, tables
+from .artefacts import results_root, write_text, written_whole
 from .corpora import open_scenes
 from .metrics import linear_probe
 from .tag_vectors import open_tag_vectors
@@ -21,14 +21,13 @@ def sweep_(
     what: Annotated[str, typer.Argument(help="main, all, table2 to table5, or a system")],
     data: Data = "mini",
     seeds: Annotated[str, typer.Option(help="seeds, separated by commas")] = "0",
-    workers: Annotated[int, typer.Option(help="notebooks executed at a time")] = 1,
     epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
 ) -> None:
-    """Run notebooks through papermill, one process each; runs that have a record are skipped."""
+    """Run notebooks through papermill, one after the other; runs that have a record are skipped."""
     others = {"data": data} | ({"epochs": epochs} if epochs else {})
     try:
         chosen = [cell for seed in seeds.split(",") for cell in sweep.cells(what, **others, seed=int(seed))]
-        failed = sweep.run(chosen, workers)
+        failed = sweep.run(chosen)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"asc sweep: {error}") from None
     raise typer.Exit(1 if failed else 0)
@@ -42,6 +41,8 @@ def tables_(data: Data = "mini") -> None:
         raise SystemExit(f"asc tables: no record in {results_root() / data}: run `asc sweep main --data {data}` first")
     readable = tables.readable(table)
     write_text(results_root() / data / "systems.csv", readable.to_csv())
+    with written_whole(results_root() / data / "systems.png") as picture:
+        plots.accuracies(table).savefig(picture, dpi=120)
     print(tables.markdown(readable))
 
 

@@ -19,6 +19,10 @@ def _figure(width: float, height: float, *grid: int, **options) -> tuple[Figure,
     return figure, axes
 
 
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def clip(waveform: np.ndarray, rate: int, title: str = "", events: pd.DataFrame | None = None) -> Figure:
     """Waveform and log-mel spectrogram of a clip [channels, samples] on one time axis, its events' onsets marked."""
     figure, axes = _figure(8, 3.8, 2, 1, sharex=True)
@@ -26,10 +30,10 @@ def clip(waveform: np.ndarray, rate: int, title: str = "", events: pd.DataFrame 
     mono = waveform.mean(0).astype("float32")
     librosa.display.waveshow(mono, sr=rate, ax=wave, axis="s")
     wave.set(ylabel="amplitude", xlabel="", title=title)
-    mel = librosa.feature.melspectrogram(y=mono, sr=rate, n_mels=96, n_fft=2048, hop_length=512, fmax=16_000)
+    mel = librosa.feature.melspectrogram(y=mono, sr=rate, n_mels=64, n_fft=4096, hop_length=1024, fmax=16_000)
     decibels = librosa.power_to_db(mel, ref=np.max, top_db=70)
     shown = librosa.display.specshow(
-        decibels, sr=rate, hop_length=512, x_axis="s", y_axis="mel", fmax=16_000, ax=image, cmap=MAP, rasterized=True
+        decibels, sr=rate, hop_length=1024, x_axis="s", y_axis="mel", fmax=16_000, ax=image, cmap=MAP, rasterized=True
     )
     image.set(ylabel="frequency (Hz)", xlabel="time (s)")
     figure.colorbar(shown, ax=image, label="dB")
@@ -47,7 +51,10 @@ def heat(table: pd.DataFrame, label: str, *, annotate: str | None = None, height
     sns.heatmap(
         table, cmap=MAP, annot=annotate is not None, fmt=annotate or "", cbar_kws=bar, ax=axes[0, 0], robust=True
     )
-    axes[0, 0].tick_params(axis="y", rotation=0)
+    axis = axes[0, 0]
+    axis.set_xticklabels([_words(t.get_text()) for t in axis.get_xticklabels()], rotation=45, ha="right")
+    axis.set_yticklabels([_words(t.get_text()) for t in axis.get_yticklabels()], rotation=0)
+    axis.set(xlabel="", ylabel="")
     return figure
 
 
@@ -67,7 +74,8 @@ def images(pictures: list[np.ndarray], columns: int, ylabel: str, xlabel: str) -
 def loss(history: pd.DataFrame) -> Figure:
     """Loss by epoch, a line a fold where there are folds."""
     figure, axes = _figure(5, 2.4)
-    sns.lineplot(history, x="epoch", y="loss", hue="fold" if "fold" in history else None, palette=None, ax=axes[0, 0])
+    fold = history["fold"].astype(str) if "fold" in history else None
+    sns.lineplot(history, x="epoch", y="loss", hue=fold, ax=axes[0, 0])
     axes[0, 0].set(ylabel="training loss")
     return figure
 
@@ -77,7 +85,7 @@ def tags(vectors: dict[str, np.ndarray], names: list[str], present: dict[str, se
     figure, axes = _figure(8, 0.35 * top + 0.9, 1, len(vectors), sharex=True)
     for axis, (title, vector) in zip(axes[0], vectors.items()):
         best = np.argsort(vector)[::-1][:top]
-        marked = [f"{'★ ' if names[k] in present[title] else ''}{names[k].replace('_', ' ')}" for k in best]
+        marked = [f"{'★ ' if names[k] in present[title] else ''}{_words(names[k])}" for k in best]
         colours = ["C0" if names[k] in present[title] else "0.75" for k in best]
         axis.barh(marked, vector[best], color=colours)
         axis.invert_yaxis()
@@ -90,7 +98,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> Fi
     """Confusion matrix: share of each true scene's clips that was called each scene."""
     counts = pd.crosstab(truth, predicted).reindex(index=range(len(labels)), columns=range(len(labels)), fill_value=0)
     shares = counts.div(counts.sum(1), axis=0)
-    short = [label.replace("_", " ") for label in labels]
+    short = [_words(label) for label in labels]
     figure, axes = _figure(6, 4.6)
     bar = {"label": "share of the scene's clips"}
     axis = sns.heatmap(shares, cmap=MAP, vmin=0, annot=100 * shares, fmt=".0f", cbar_kws=bar, ax=axes[0, 0])
@@ -150,12 +158,12 @@ def accuracies(table: pd.DataFrame) -> Figure:
     axis, place = axes[0, 0], np.arange(len(table))
     for column, bars in (("low", -1), ("high", 1)):
         axis.hlines(place, table["mean"], table["mean"] + bars * (table[column] - table["mean"]).abs(), color="C0")
-    axis.plot(table["mean"], place, "o", color="C0", label="mean over seeds, 95 % over locations")
+    axis.plot(table["mean"], place, "o", color="C0")
     for row, values in enumerate(table["seeds"]):
         axis.plot(values, [row] * len(values), "|", color="0.4", markersize=9)
     axis.set_yticks(place, table.index)
     axis.invert_yaxis()
     axis.set(xlabel="accuracy (%)")
-    axis.legend(loc="lower right", fontsize=8)
+    axis.set_title("dot: mean over seeds, with its 95 % interval over locations; ticks: single seeds", fontsize=8)
     sns.despine(figure)
     return figure

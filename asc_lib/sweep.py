@@ -1,10 +1,9 @@
-"""Many runs: the paper's cells as notebook and parameters, each executed by papermill in a process of its own."""
+"""Many runs: the paper's cells as notebook and parameters, executed by papermill one after the other."""
 
 import ast
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,26 +90,21 @@ def run_name(one: Cell) -> str:
     return records.scene_run(settings, waveforms, tags)
 
 
-def run(chosen: list[Cell], workers: int = 1) -> list[Cell]:
-    """Execute the cells that have no record yet, ``workers`` at a time; return those that failed."""
-    waiting = []
+def run(chosen: list[Cell]) -> list[Cell]:
+    """Execute the cells that have no record yet, one after the other; return those that failed."""
+    failed = []
     for one in chosen:
-        name, data = run_name(one), one.parameters["data"]
-        folder = results_root() / data
+        name, folder = run_name(one), results_root() / one.settings().data
+        output = folder / "notebooks" / f"{name}.ipynb"
         if (folder / "records" / f"{name}.json").exists():
             print(f"done before: {name}", flush=True)
-        else:
-            waiting.append((one, folder / "notebooks" / f"{name}.ipynb"))
-    with ThreadPoolExecutor(workers) as pool:
-        results = list(pool.map(lambda item: _execute(*item), waiting))
-    return [one for (one, _), succeeded in zip(waiting, results) if not succeeded]
-
-
-def _execute(one: Cell, output: Path) -> bool:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(one.command(output), capture_output=True, text=True)
-    failed = done.returncode != 0
-    print(f"{'FAILED' if failed else 'done'}: {output.stem}", flush=True)
-    if failed:
-        print(f"  {done.stderr.strip().splitlines()[-1]}\n  see {output}\n  again: {shlex.join(one.command(output))}")
-    return not failed
+            continue
+        output.parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(one.command(output), capture_output=True, text=True)
+        print(f"{'FAILED' if done.returncode else 'done'}: {name}", flush=True)
+        if done.returncode:
+            print(
+                f"  {done.stderr.strip().splitlines()[-1]}\n  see {output}\n  again: {shlex.join(one.command(output))}"
+            )
+            failed.append(one)
+    return failed

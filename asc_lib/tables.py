@@ -20,7 +20,7 @@ def title(system: str, parameters: dict) -> str:
     """A system's name with the sizes that it uses, and the tags' source where it is not the tagger."""
     sizes = {size: parameters.get(size) for size in SIZES if parameters.get(size) is not None}
     source = parameters.get("tags") or "tagger"
-    words = [f"{value} {size.replace('_', ' ')}" for size, value in sizes.items()]
+    words = [f"{value} {size.replace('_', ' ')}".removesuffix("s" * (value == 1)) for size, value in sizes.items()]
     return ", ".join([system.replace("_", " "), *words, *([f"{source} tags"] if source != "tagger" else [])])
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from asc_lib import training
+from asc_lib.artefacts import REPOSITORY
 from asc_lib.recipe import SceneData, SceneRecipe
 from asc_lib.scene_net import SceneNet
 from asc_lib.store import Store
@@ -108,7 +109,7 @@ print(repr(history["loss"].iloc[-1]))
 def test_kill_9_in_mid_run(tmp_path):
     def start(name):
         command = [sys.executable, "-c", KILLED, str(tmp_path / name)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="tests/..")
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
 
     whole, _ = start("whole").communicate(timeout=120)
     killed = start("cut")

@@ -11,7 +11,8 @@ from scipy.signal import butter, sosfilt
 
 from .soundscapes import RATE, Recipe, Scene, mislabelled, reverberated, shaped
 
-Sound = Callable[[np.random.Generator], np.ndarray]
+Rng = np.random.Generator
+Sound = Callable[[Rng], np.ndarray]
 SOUNDS: dict[str, Sound] = {}
 
 
@@ -35,11 +36,11 @@ def band(signal: np.ndarray, low: float, high: float) -> np.ndarray:
     return sosfilt(butter(2, [low, min(high, 0.49 * RATE)], "bandpass", fs=RATE, output="sos"), signal)
 
 
-def noise(rng: np.random.Generator, length: int, low: float, high: float) -> np.ndarray:
+def noise(rng: Rng, length: int, low: float, high: float) -> np.ndarray:
     return band(rng.standard_normal(length), low, high)
 
 
-def struck(rng: np.random.Generator, base: float, ratios: tuple[float, ...], decay: float) -> np.ndarray:
+def struck(rng: Rng, base: float, ratios: tuple[float, ...], decay: float) -> np.ndarray:
     """A struck body: partials at ``ratios`` of ``base``, the higher ones dying sooner than ``decay`` seconds."""
     t = seconds(4 * decay)
     partials = (
@@ -63,7 +64,7 @@ def swell(length: int, peak: float) -> np.ndarray:
     return np.sin(np.pi / 2 * np.minimum(x / peak, (1 - x) / (1 - peak))) ** 2
 
 
-def speech(rng: np.random.Generator, duration: float) -> np.ndarray:
+def speech(rng: Rng, duration: float) -> np.ndarray:
     """Babble of one voice: a glottal pulse train through three formants that move with each syllable."""
     length, pace = int(duration * RATE), rng.uniform(3.5, 5.5)
     pitch = rng.uniform(90, 230) * (1 + 0.08 * np.sin(2 * np.pi * rng.uniform(0.4, 1) * seconds(duration)))
@@ -78,32 +79,32 @@ def speech(rng: np.random.Generator, duration: float) -> np.ndarray:
 
 
 @sound
-def aeroplane(rng):
+def aeroplane(rng: Rng) -> np.ndarray:
     length = int(rng.uniform(2.2, 3.5) * RATE)
     whine = tone(np.linspace(1, rng.uniform(0.6, 0.85), length) * rng.uniform(1400, 3200), length)
     return (noise(rng, length, 80, rng.uniform(900, 1800)) + 0.15 * whine) * swell(length, rng.uniform(0.35, 0.65))
 
 
 @sound
-def announcement(rng):
+def announcement(rng: Rng) -> np.ndarray:
     return band(speech(rng, rng.uniform(1.5, 3)), 400, 3200)
 
 
 @sound
-def beep(rng):
+def beep(rng: Rng) -> np.ndarray:
     pitch, length, gap = rng.uniform(900, 3200), rng.uniform(0.06, 0.16), rng.uniform(0.15, 0.4)
     one = tone(pitch, int(length * RATE), harmonics=3) * swell(int(length * RATE), 0.1)
     return placed([(k * gap, one) for k in range(rng.integers(1, 5))])
 
 
 @sound
-def bell(rng):
+def bell(rng: Rng) -> np.ndarray:
     body = struck(rng, rng.uniform(280, 950), (0.5, 1, 1.19, 1.5, 2, 2.51, 3.01), rng.uniform(0.35, 0.8))
     return placed([(k * rng.uniform(0.5, 0.9), body) for k in range(rng.integers(1, 4))])
 
 
 @sound
-def birdsong(rng):
+def birdsong(rng: Rng) -> np.ndarray:
     base, pieces, at = rng.uniform(2200, 5500), [], 0.0
     for _ in range(rng.integers(4, 12)):
         length = int(rng.uniform(0.04, 0.16) * RATE)
@@ -114,33 +115,33 @@ def birdsong(rng):
 
 
 @sound
-def brake_hiss(rng):
+def brake_hiss(rng: Rng) -> np.ndarray:
     t = seconds(rng.uniform(0.5, 1.4))
     return noise(rng, len(t), rng.uniform(2500, 4500), 14000) * np.exp(-t * rng.uniform(2, 6)) * np.minimum(t * 40, 1)
 
 
 @sound
-def car_pass(rng):
+def car_pass(rng: Rng) -> np.ndarray:
     length = int(rng.uniform(1.5, 3) * RATE)
     engine = tone(np.linspace(1.08, 0.92, length) * rng.uniform(45, 130), length, harmonics=8, fall=0.6)
     return (noise(rng, length, 60, rng.uniform(1200, 3000)) + 0.3 * engine) * swell(length, rng.uniform(0.3, 0.7))
 
 
 @sound
-def chime(rng):
+def chime(rng: Rng) -> np.ndarray:
     base, step = rng.uniform(400, 800), rng.uniform(0.25, 0.5)
     notes = rng.permutation([1, 1.26, 1.5, 2])[: rng.integers(2, 5)]
     return placed([(k * step, struck(rng, base * r, (1, 2, 3), 0.3)) for k, r in enumerate(notes)])
 
 
 @sound
-def clatter(rng):
+def clatter(rng: Rng) -> np.ndarray:
     hits = [(rng.uniform(0, 1.5), rng.uniform(1500, 6000)) for _ in range(rng.integers(5, 16))]
     return placed([(at, rng.uniform(0.2, 1) * struck(rng, f, (1, 1.47, 2.09, 2.56), 0.03)) for at, f in hits])
 
 
 @sound
-def dog_bark(rng):
+def dog_bark(rng: Rng) -> np.ndarray:
     pitch, pieces, at = rng.uniform(350, 900), [], 0.0
     for _ in range(rng.integers(1, 5)):
         length = int(rng.uniform(0.1, 0.22) * RATE)
@@ -151,14 +152,14 @@ def dog_bark(rng):
 
 
 @sound
-def door_slam(rng):
+def door_slam(rng: Rng) -> np.ndarray:
     t = seconds(0.6)
     thud = np.sin(2 * np.pi * rng.uniform(55, 140) * t) * np.exp(-t * rng.uniform(8, 16))
     return thud + 0.8 * noise(rng, len(t), 150, 2500) * np.exp(-t * rng.uniform(20, 45))
 
 
 @sound
-def footsteps(rng):
+def footsteps(rng: Rng) -> np.ndarray:
     pace, low = rng.uniform(0.42, 0.62), rng.uniform(200, 900)
     t = seconds(0.09)
     steps = [noise(rng, len(t), low, low * 5) * np.exp(-t * 60) * rng.uniform(0.6, 1) for _ in range(7)]
@@ -166,14 +167,14 @@ def footsteps(rng):
 
 
 @sound
-def horn(rng):
+def horn(rng: Rng) -> np.ndarray:
     length, pitch = int(rng.uniform(0.25, 1.1) * RATE), rng.uniform(320, 520)
     both = tone(pitch, length, harmonics=9, fall=0.5) + tone(pitch * 1.25, length, harmonics=9, fall=0.5)
     return both * swell(length, 0.15) ** 0.25
 
 
 @sound
-def music(rng):
+def music(rng: Rng) -> np.ndarray:
     base, beat, pieces = rng.uniform(110, 260), rng.uniform(0.25, 0.45), []
     for k in range(rng.integers(4, 8)):
         t = seconds(beat * 1.3)
@@ -183,14 +184,14 @@ def music(rng):
 
 
 @sound
-def rail_clack(rng):
+def rail_clack(rng: Rng) -> np.ndarray:
     every, gap, t = rng.uniform(0.5, 0.95), rng.uniform(0.08, 0.16), seconds(0.08)
     clack = noise(rng, len(t), 180, rng.uniform(1200, 2400)) * np.exp(-t * 55)
     return placed([(k * every + g, clack) for k in range(rng.integers(2, 5)) for g in (0, gap)])
 
 
 @sound
-def rail_squeal(rng):
+def rail_squeal(rng: Rng) -> np.ndarray:
     t = seconds(rng.uniform(0.8, 2.2))
     drift = 1 + 0.01 * np.sin(2 * np.pi * rng.uniform(2, 7) * t)
     tones = sum(rng.uniform(0.3, 1) * tone(rng.uniform(2000, 6500) * drift, len(t)) for _ in range(rng.integers(2, 5)))
@@ -198,26 +199,26 @@ def rail_squeal(rng):
 
 
 @sound
-def siren(rng):
+def siren(rng: Rng) -> np.ndarray:
     t, low = seconds(rng.uniform(1.8, 3.2)), rng.uniform(500, 800)
     glide = low * (1.45 + 0.45 * np.sin(2 * np.pi * rng.uniform(0.35, 2.5) * t))
     return tone(glide, len(t), harmonics=4) * swell(len(t), 0.5) ** 0.5
 
 
 @sound
-def suitcase(rng):
+def suitcase(rng: Rng) -> np.ndarray:
     t = seconds(rng.uniform(1.2, 2.6))
     rattle = np.abs(np.sin(np.pi * rng.uniform(9, 20) * t)) ** 6 + 0.15
     return noise(rng, len(t), 250, rng.uniform(2500, 5000)) * rattle * swell(len(t), 0.5)
 
 
 @sound
-def voices(rng):
+def voices(rng: Rng) -> np.ndarray:
     return placed([(rng.uniform(0, 0.6), speech(rng, rng.uniform(1, 1.8))) for _ in range(rng.integers(2, 4))])
 
 
 @sound
-def water(rng):
+def water(rng: Rng) -> np.ndarray:
     t = seconds(rng.uniform(1.8, 3))
     ripple = 1 + 0.6 * np.interp(t, np.arange(0, 4, 0.05), rng.uniform(-1, 1, 80))
     return noise(rng, len(t), rng.uniform(300, 700), 9000) * ripple * swell(len(t), 0.5) ** 0.3
@@ -231,11 +232,11 @@ class SynthesisedSounds:
     folds = (0,)
     test_fold = 0
 
-    def event(self, tag: str, fold: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+    def event(self, tag: str, fold: int, rng: Rng) -> tuple[str, np.ndarray]:
         recording = f"{tag}-{rng.integers(2**48):012x}"
         return recording, self.play(recording)
 
-    def bed(self, choices: dict[str, float], fold: int, rng: np.random.Generator) -> tuple[str, str, np.ndarray]:
+    def bed(self, choices: dict[str, float], fold: int, rng: Rng) -> tuple[str, str, np.ndarray]:
         number = int(rng.integers(2**48))
         return "", f"bed-{number:012x}", np.random.default_rng(number).standard_normal(4 * RATE, "float32")
 
