@@ -142,7 +142,7 @@ def _resolved(settings: Settings) -> Settings:
         "threads": settings.threads or preset.threads,
         "device": _device(settings.device),
     }
-    if settings.front_end:
+    if settings.front_end is not None:
         _one_of("front_end", settings.front_end, ("auto", *FRONT_ENDS))
         new["front_end"] = preset.front_end if settings.front_end == "auto" else settings.front_end
         fusion = FIXED_FUSION.get(given) or settings.fusion
@@ -152,7 +152,7 @@ def _resolved(settings: Settings) -> Settings:
         filters = FRONT_ENDS[new["front_end"]].filters
         if "heads" in FUSIONS[fusion].uses and (problem := heads_problem(settings.heads, filters)):
             raise ParameterError(f"parameter 'heads': {problem}")
-    if settings.tags:
+    if settings.tags is not None:
         _one_of("tags", settings.tags, TAGS)
     return settings.model_copy(update=new)
 

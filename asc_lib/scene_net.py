@@ -169,7 +169,10 @@ class BeforeCode(Fusion):
 
     def __init__(self, n_tags: int, filters: int, layers: int):
         super().__init__()
-        self.pooled_width, self.read = n_tags, TagTransform(n_tags, layers)
+        self.pooled_width, self.transform = n_tags, TagTransform(n_tags, layers)
+
+    def read(self, tags: torch.Tensor) -> torch.Tensor:
+        return self.transform(tags)
 
     def before_code(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         return torch.cat([pooled, read], 1)
@@ -181,7 +184,10 @@ class Attention(Fusion):
 
     def __init__(self, n_tags: int, filters: int, heads: int, layers: int):
         super().__init__()
-        self.heads, self.read, self.score = heads, TagTransform(n_tags, layers), tag_layer(n_tags, filters)
+        self.heads, self.transform, self.score = heads, TagTransform(n_tags, layers), tag_layer(n_tags, filters)
+
+    def read(self, tags: torch.Tensor) -> torch.Tensor:
+        return self.transform(tags)
 
     def weights(self, read: torch.Tensor) -> torch.Tensor:
         return attention_map(self.score(read), self.heads)

@@ -43,7 +43,7 @@ def test_the_narrow_front_end_keeps_128_filters():
 
 
 def test_equation_2_by_hand():
-    scores = torch.tensor([[0.0, np.log(3.0), np.log(2.0), np.log(2.0)]])
+    scores = torch.tensor([[0.0, np.log(3.0), np.log(2.0), np.log(2.0)]], dtype=torch.float32)
     weights = attention_map(scores, 2)
     assert torch.allclose(weights, torch.tensor([[0.25, 0.75, 0.5, 0.5]]))
     M = torch.tensor([[[4.0, 8.0], [4.0, 0.0], [2.0, 6.0], [1.0, -1.0]]])
@@ -80,7 +80,7 @@ def test_tags_reach_the_output_and_learn(fusion):
     net = SceneNet(20, front_end="narrow", fusion=fusion, heads=4, layers=2, concat_layers=2, attention_layers=1)
     waveform, tags = torch.randn(2, 2, 12_000), torch.rand(2, 20, requires_grad=True)
     out = net(waveform, tags)
-    gradient = torch.autograd.grad(out.logits.square().sum(), tags, allow_unused=True)[0]
+    gradient = torch.autograd.grad(out.logits.square().sum(), tags, allow_unused=True, retain_graph=True)[0]
     assert (gradient is None or not gradient.any()) == (fusion == "baseline")
     assert (out.attention_map is None) == (fusion in ("baseline", "codecat", "before_code"))
     assert out.code.shape == (2, 64 + 20 * (fusion == "codecat"))
@@ -112,4 +112,4 @@ def test_a_fusion_of_ones_own(monkeypatch):
     out = SceneNet(20, front_end="narrow", fusion="gated", layers=1).eval()(
         torch.randn(1, 2, 12_000), torch.rand(1, 20)
     )
-    assert out.attention_map.sum() == pytest.approx(1, abs=1e-5)
+    assert out.attention_map.sum().item() == pytest.approx(1, abs=1e-5)

@@ -12,7 +12,7 @@ from asc_lib import metrics, tagger
 from asc_lib.corpora import TagCorpus
 from asc_lib.scene_net import n_parameters
 
-SMALL = tagger.TaggerSizes(bands=16, crop=20, widths=(4, 8), depths=(1, 1), folds=3, batch=8, epochs=2)
+SMALL = tagger.TaggerSizes(bands=16, crop=20, widths=(4, 8), depths=(1, 1), folds=3, batch=8, epochs=40, lr=5e-3)
 
 
 def corpus(clips=30):
@@ -78,13 +78,13 @@ def test_a_tagger_learns_two_tones_and_is_saved(tmp_path):
         mel[3 if labels == ["a"] else 11] += 1
         mels.append(mel)
     folds = tagger.fold_numbers(made_up, SMALL, seed=0)
-    run = dict(epochs=12, seed=0, checkpoints=tmp_path)
+    run = dict(epochs=SMALL.epochs, seed=0, checkpoints=tmp_path)
     trained, history = tagger.train(made_up, mels, folds, SMALL, **run)
     rows = np.flatnonzero(made_up.clips["set"] == "test")
     vectors = trained.tag_clips([mels[row] for row in rows], folds[rows])
     assert vectors.min() >= 0 and vectors.max() <= 1
     assert metrics.lwlrap(made_up.targets()[rows], vectors) > 0.9
-    assert len(history) == 3 * 12
+    assert len(history) == 3 * 40
     trained.save(tmp_path / "saved")
     again = tagger.Tagger.load(tmp_path / "saved").tag_clips([mels[row] for row in rows], folds[rows])
     assert np.array_equal(vectors, again)

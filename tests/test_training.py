@@ -69,8 +69,8 @@ def test_a_loss_that_is_not_finite_stops_the_run():
 
 def scene_data(corpus):
     rng = np.random.default_rng(0)
-    waveforms = Store(rng.integers(-3000, 3000, (len(corpus.clips), 2, 9000)).astype("int16"), "noise")
-    recipe = SceneRecipe(epochs=5, crop=8000, batch=24, look_every=2, mixup_from=2)
+    waveforms = Store(rng.integers(-3000, 3000, (len(corpus.clips), 2, 12_000)).astype("int16"), "noise")
+    recipe = SceneRecipe(epochs=5, crop=10_000, batch=24, look_every=2, mixup_from=2)
     return SceneData(corpus, waveforms, rng.random((len(corpus.clips), 4)).astype("float32"), recipe, "cpu")
 
 
@@ -79,7 +79,7 @@ def test_excerpts_of_a_training_epoch(small_mini):
     first, again, mixed = (list(data.training_batches(0, epoch)) for epoch in (1, 1, 2))
     assert len(first) == 90 // 24
     for batch, same in zip(first, again):
-        assert batch["waveform"].shape == (24, 2, 8000) and batch["tags"].shape == (24, 4)
+        assert batch["waveform"].shape == (24, 2, 10_000) and batch["tags"].shape == (24, 4)
         assert all(torch.equal(batch[name], same[name]) for name in batch)
         assert set(batch["targets"].unique().tolist()) == {0.0, 1.0}
     soft = torch.cat([batch["targets"] for batch in mixed])
