@@ -53,7 +53,7 @@ notebooks: env ## execute the notebooks in place, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False $(PATHS)
 
 evidence: env ## make the committed records of `esc50` again (hours; finished ones are skipped)
-	ASC_RESULTS=results $(BIN)/papermill --no-progress-bar notebooks/01_tagger.ipynb /dev/null -p data esc50
+	ASC_RESULTS=results $(BIN)/asc sweep tagger --data esc50
 	ASC_RESULTS=results $(BIN)/asc sweep main --data esc50 --seeds 0,1,2
 	ASC_RESULTS=results $(BIN)/asc sweep baseline --data mini --seeds 0,1,2
 	ASC_RESULTS=results $(BIN)/asc probe --data mini

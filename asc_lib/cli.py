@@ -18,7 +18,7 @@ Data = Annotated[str, typer.Option(help="data set: mini, esc50 or tau2019")]
 
 @app.command("sweep")
 def sweep_(
-    what: Annotated[str, typer.Argument(help="main, all, table2 to table5, or a system")],
+    what: Annotated[str, typer.Argument(help="main, all, table2 to table5, tagger, or a system")],
     data: Data = "mini",
     seeds: Annotated[str, typer.Option(help="seeds, separated by commas")] = "0",
     epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,

@@ -46,7 +46,7 @@ PRESETS = {
     "mini": Preset("narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, batch=32, epochs=50), threads=2),
     "esc50": Preset(
         "narrow",
-        replace(SMALL_SCENE, epochs=30, look_every=10),
+        replace(SMALL_SCENE, epochs=30, look_every=15),
         replace(SMALL_TAGGER, widths=(32, 64, 128, 256), crop=128, epochs=60),
         threads=2,
     ),

@@ -12,7 +12,7 @@ import torch
 
 from . import svm
 from .artefacts import data_root, fingerprint, results_root, write_text, written_whole
-from .corpora import SceneCorpus
+from .corpora import SceneCorpus, TagCorpus
 from .experiment import Settings
 from .metrics import accuracy, interval
 from .recipe import looks, test_sets
@@ -103,30 +103,40 @@ def write_scene_record(
         "n_parameters": n_parameters,
         **summary(judged, history),
     }
-    return _write(folder / f"{run}.json", record, history, checkpoint(run))
+    path = _write(folder / f"{run}.json", record, history)
+    checkpoint(run).unlink(missing_ok=True)
+    return path
 
 
-def write_tagger_record(settings: Settings, n_parameters: int, history: pd.DataFrame, found: dict) -> Path:
-    """Write the record of notebook 01: lwlrap with interval and chance; return its path."""
-    run = run_name(settings)
+def tagger_run(settings: Settings, corpus: TagCorpus) -> str:
+    """Name of a run of the tagger's notebook."""
+    return run_name(settings, corpus.root.name)
+
+
+def write_tagger_record(
+    settings: Settings, corpus: TagCorpus, *, n_parameters: int, history: pd.DataFrame, found: dict
+) -> Path:
+    """Write the record of notebook 01, with lwlrap, its interval and chance (``found``); return its path."""
+    run = tagger_run(settings, corpus)
+    counts = corpus.clips["set"].value_counts().to_dict()
     record = {
         "run": run,
         "table": None,
         "system": "tagger",
         "parameters": settings.parameters(),
+        "data": {"name": corpus.name, "clips": counts, "fingerprint": corpus.root.name},
         "n_parameters": n_parameters,
         "lwlrap": found,
     }
-    return _write(results_root() / settings.data / "records" / f"{run}.json", record, history, checkpoint(run))
+    return _write(results_root() / settings.data / "records" / f"{run}.json", record, history)
 
 
-def _write(path: Path, record: dict, history: pd.DataFrame, unfinished: Path) -> Path:
+def _write(path: Path, record: dict, history: pd.DataFrame) -> Path:
     rows = history.drop(columns="seconds").to_dict("records")
     record["history"] = [{k: v for k, v in row.items() if not pd.isna(v)} for row in rows]
     record["seconds"] = round(float(history["seconds"].sum()), 1)
     record["environment"] = environment()
     write_text(path, json.dumps(record, indent=1))
-    unfinished.unlink(missing_ok=True)
     return path
 
 

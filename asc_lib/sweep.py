@@ -11,11 +11,12 @@ import papermill
 
 from . import records, store, tables
 from .artefacts import REPOSITORY, results_root
-from .corpora import open_scenes
+from .corpora import open_scenes, open_tags
 from .experiment import SIZES, Settings, check
 from .tag_vectors import open_tag_vectors
 
 NOTEBOOK_OF = {
+    "tagger": "01_tagger",
     "baseline": "02_baseline",
     "codecat": "03_concatenation",
     "before_code": "03_concatenation",
@@ -70,10 +71,10 @@ def cells(name: str, **others: int | str) -> list[Cell]:
     """
     if name == "main":
         return [cell(system, sizes, **others) for system, sizes in MAIN.items()]
-    if name in MAIN:
-        return [cell(name, MAIN[name], **others)]
+    if name in NOTEBOOK_OF:
+        return [cell(name, MAIN.get(name, {}), **others)]
     grid = tables.published()
-    known = ["all", "main", *(f"table{number}" for number in sorted(grid["table"].unique())), *MAIN]
+    known = ["all", "main", *(f"table{number}" for number in sorted(grid["table"].unique())), *NOTEBOOK_OF]
     if name not in known:
         raise ValueError(f"unknown sweep '{name}': choose one of {', '.join(known)}")
     chosen = grid if name == "all" else grid[grid["table"] == int(name.removeprefix("table"))]
@@ -84,6 +85,8 @@ def cells(name: str, **others: int | str) -> list[Cell]:
 def run_name(one: Cell) -> str:
     """Name of the run that a cell leads to; makes the data and tag vectors that it reads, if they are not there."""
     settings = one.settings()
+    if one.notebook == NOTEBOOK_OF["tagger"]:
+        return records.tagger_run(settings, open_tags(settings.data))
     corpus = open_scenes(settings.data)
     waveforms = store.pack(corpus)
     tags = open_tag_vectors(settings.tags, corpus, waveforms, settings.seed) if settings.tags else None
