@@ -1,6 +1,7 @@
 """The commands: ``asc sweep``, ``asc tables``, ``asc probe``."""
 
 import json
+import os
 from typing import Annotated
 
 import numpy as np
@@ -21,13 +22,14 @@ def sweep_(
     what: Annotated[str, typer.Argument(help="main, all, table2 to table5, tagger, or a system")],
     data: Data = "mini",
     seeds: Annotated[str, typer.Option(help="seeds, separated by commas")] = "0",
+    workers: Annotated[int, typer.Option(help="notebooks executed at a time")] = os.cpu_count() or 1,
     epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
 ) -> None:
-    """Run notebooks through papermill, one after the other; runs that have a record are skipped."""
+    """Run notebooks through papermill, one process each; runs that have a record are skipped."""
     others = {"data": data} | ({"epochs": epochs} if epochs else {})
     try:
         chosen = [cell for seed in seeds.split(",") for cell in sweep.cells(what, **others, seed=int(seed))]
-        failed = sweep.run(chosen)
+        failed = sweep.run(chosen, workers)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"asc sweep: {error}") from None
     raise typer.Exit(1 if failed else 0)

@@ -37,20 +37,22 @@ class Preset:
     front_end: str
     scene: SceneRecipe
     tagger: TaggerSizes
-    threads: int
+    threads: int  # of a scene notebook; with one each, as many notebooks as there are cores run side by side
+    tagger_threads: int
 
 
-SMALL_SCENE = SceneRecipe(lr=1e-3, crop=48_000, epochs=16, look_every=8)
+SMALL_SCENE = SceneRecipe(lr=1e-3, crop=48_000, epochs=14, look_every=7)
 SMALL_TAGGER = TaggerSizes(bands=64, n_fft=2048, hop=882, widths=(16, 32, 64, 128), depths=(1, 1, 1, 1), lr=2e-3)
 PRESETS = {
-    "mini": Preset("narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, batch=32, epochs=50), threads=2),
+    "mini": Preset("narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, batch=32, epochs=50), 1, 1),
     "esc50": Preset(
         "narrow",
-        replace(SMALL_SCENE, epochs=30, look_every=15),
-        replace(SMALL_TAGGER, widths=(32, 64, 128, 256), crop=128, epochs=60),
-        threads=2,
+        replace(SMALL_SCENE, epochs=24, look_every=12),
+        replace(SMALL_TAGGER, widths=(32, 64, 128, 256), crop=128, epochs=40),
+        threads=1,
+        tagger_threads=2,
     ),
-    "tau2019": Preset("released", SceneRecipe(), TaggerSizes(), threads=os.cpu_count() or 1),
+    "tau2019": Preset("released", SceneRecipe(), TaggerSizes(), os.cpu_count() or 1, os.cpu_count() or 1),
 }
 
 
@@ -136,10 +138,10 @@ def _resolved(settings: Settings) -> Settings:
     given = settings.notebook
     _one_of("data", settings.data, DATA_SETS)
     preset = PRESETS[settings.data]
-    epochs = preset.tagger.epochs if given == "01_tagger" else preset.scene.epochs
+    tagging = given == "01_tagger"
     new: dict[str, object] = {
-        "epochs": settings.epochs or epochs,
-        "threads": settings.threads or preset.threads,
+        "epochs": settings.epochs or (preset.tagger if tagging else preset.scene).epochs,
+        "threads": settings.threads or (preset.tagger_threads if tagging else preset.threads),
         "device": _device(settings.device),
     }
     if settings.front_end is not None:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .corpora import SceneCorpus, TagCorpus
 from .experiment import Settings
 from .metrics import accuracy, interval
 from .recipe import looks, test_sets
+from .scene_net import FRONT_ENDS
 from .store import Store
 from .tag_vectors import TagVectors
 
@@ -31,7 +33,10 @@ def run_name(settings: Settings, *fingerprints: str) -> str:
     words = [settings.data, settings.fusion or "tagger", *sizes, f"seed{settings.seed}"]
     if settings.tags not in (None, "tagger"):
         words.insert(2, settings.tags)
-    return "-".join([*words, fingerprint(parameters, fingerprints, VERSION)])
+    preset = settings.preset
+    recipe = [preset.scene, FRONT_ENDS[settings.front_end]] if settings.front_end else [preset.tagger]
+    described = [asdict(part) for part in recipe]
+    return "-".join([*words, fingerprint(parameters, fingerprints, described, VERSION)])
 
 
 def scene_run(settings: Settings, waveforms: Store, tags: TagVectors | None) -> str:
@@ -44,11 +49,11 @@ def checkpoint(run: str) -> Path:
     return data_root() / "made" / "checkpoints" / f"{run}.safetensors"
 
 
-def environment() -> dict[str, str | int]:
+def environment(device: str) -> dict[str, str | int]:
     """Versions and machine that a record's figures come from."""
     packages = ("torch", "torchaudio", "scikit-learn", "numpy", "scipy")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    machine = {"processor": platform.machine(), "cores": os.cpu_count() or 0, "accelerator": device}
+    accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
+    machine = {"processor": platform.machine(), "cores": os.cpu_count() or 0, "accelerator": accelerator}
     return {"python": platform.python_version()} | {name: version(name) for name in packages} | machine
 
 
@@ -135,7 +140,7 @@ def _write(path: Path, record: dict, history: pd.DataFrame) -> Path:
     rows = history.drop(columns="seconds").to_dict("records")
     record["history"] = [{k: v for k, v in row.items() if not pd.isna(v)} for row in rows]
     record["seconds"] = round(float(history["seconds"].sum()), 1)
-    record["environment"] = environment()
+    record["environment"] = environment(record["parameters"]["device"])
     write_text(path, json.dumps(record, indent=1))
     return path
 

@@ -1,9 +1,10 @@
-"""Many runs: the paper's cells as notebook and parameters, executed by papermill one after the other."""
+"""Many runs: the paper's cells as notebook and parameters, each executed by papermill in a process of its own."""
 
 import ast
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from . import records, store, tables
 from .artefacts import REPOSITORY, results_root
 from .corpora import open_scenes, open_tags
 from .experiment import SIZES, Settings, check
+from .scene_net import FUSIONS
 from .tag_vectors import open_tag_vectors
 
 NOTEBOOK_OF = {
@@ -59,7 +61,7 @@ class Cell:
 
 def cell(system: str, sizes: dict[str, int], **others: int | str) -> Cell:
     """The cell of a system."""
-    notebook = NOTEBOOK_OF[system]
+    notebook = NOTEBOOK_OF.get(system, "05_combined")
     chosen = {"fusion": system} if notebook in ("03_concatenation", "05_combined") else {}
     return Cell(notebook, others | chosen | sizes)
 
@@ -71,10 +73,10 @@ def cells(name: str, **others: int | str) -> list[Cell]:
     """
     if name == "main":
         return [cell(system, sizes, **others) for system, sizes in MAIN.items()]
-    if name in NOTEBOOK_OF:
+    if name in (*NOTEBOOK_OF, *FUSIONS):
         return [cell(name, MAIN.get(name, {}), **others)]
     grid = tables.published()
-    known = ["all", "main", *(f"table{number}" for number in sorted(grid["table"].unique())), *NOTEBOOK_OF]
+    known = ["all", "main", *(f"table{number}" for number in sorted(grid["table"].unique())), *NOTEBOOK_OF, *FUSIONS]
     if name not in known:
         raise ValueError(f"unknown sweep '{name}': choose one of {', '.join(known)}")
     chosen = grid if name == "all" else grid[grid["table"] == int(name.removeprefix("table"))]
@@ -93,21 +95,25 @@ def run_name(one: Cell) -> str:
     return records.scene_run(settings, waveforms, tags)
 
 
-def run(chosen: list[Cell]) -> list[Cell]:
-    """Execute the cells that have no record yet, one after the other; return those that failed."""
-    failed = []
+def run(chosen: list[Cell], workers: int = 1) -> list[Cell]:
+    """Execute the cells that have no record yet, ``workers`` at a time; return those that failed."""
+    waiting = []
     for one in chosen:
         name, folder = run_name(one), results_root() / one.settings().data
-        output = folder / "notebooks" / f"{name}.ipynb"
         if (folder / "records" / f"{name}.json").exists():
             print(f"done before: {name}", flush=True)
-            continue
-        output.parent.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(one.command(output), capture_output=True, text=True)
-        print(f"{'FAILED' if done.returncode else 'done'}: {name}", flush=True)
-        if done.returncode:
-            print(
-                f"  {done.stderr.strip().splitlines()[-1]}\n  see {output}\n  again: {shlex.join(one.command(output))}"
-            )
-            failed.append(one)
-    return failed
+        else:
+            waiting.append((one, folder / "notebooks" / f"{name}.ipynb"))
+    with ThreadPoolExecutor(workers) as pool:
+        succeeded = list(pool.map(lambda item: _execute(*item), waiting))
+    return [one for (one, _), good in zip(waiting, succeeded) if not good]
+
+
+def _execute(one: Cell, output: Path) -> bool:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(one.command(output), capture_output=True, text=True)
+    print(f"{'FAILED' if done.returncode else 'done'}: {output.stem}", flush=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        print("\n".join([*last, f"see {output}", shlex.join(one.command(output))]), flush=True)
+    return not done.returncode

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from .artefacts import REPOSITORY
-from .experiment import SIZES
+from .experiment import PRESETS, SIZES
 from .metrics import interval
 from .records import read_predictions, read_records
 
@@ -27,17 +27,36 @@ def title(system: str, parameters: dict) -> str:
 def measured(data: str, root: Path | None = None) -> pd.DataFrame:
     """All systems with records: a row each, figures in % on the official test list and on all clips outside training.
 
-    ``mean``, ``std`` and ``seeds`` over seeds; ``low`` and ``high``: 95 % bootstrap over locations of the mean;
-    ``gain``, ``gain_low`` and ``gain_high``: the same of the difference to the baseline, clip by clip.
+    A row holds runs that differ in nothing but their seed. ``mean``, ``std`` and ``seeds`` over seeds; ``low`` and
+    ``high``: 95 % bootstrap over locations of the mean; ``gain``, ``gain_low`` and ``gain_high``: the same of the
+    difference, clip by clip, to the baseline with the same data and epochs.
     """
-    groups: dict[str, list[dict]] = {}
+    groups: dict[tuple, dict[int, dict]] = {}
     for record in read_records(data, root):
         if record["system"] != "tagger":
-            groups.setdefault(title(record["system"], record["parameters"]), []).append(record)
-    correct = {name: _correct([read_predictions(r["run"], data, root) for r in runs]) for name, runs in groups.items()}
-    rows = [_row(name, runs, correct[name], correct.get("baseline")) for name, runs in groups.items()]
+            groups.setdefault(_kind(record), {})[record["parameters"]["seed"]] = record
+    runs = {kind: [by_seed[seed] for seed in sorted(by_seed)] for kind, by_seed in groups.items()}
+    clips = {kind: _correct([read_predictions(r["run"], data, root) for r in some]) for kind, some in runs.items()}
+    rows = [_row(kind, some, clips[kind], clips.get(("baseline", *kind[1:-1], None))) for kind, some in runs.items()]
     table = pd.DataFrame(rows)
-    return table if table.empty else table.sort_values(["table", "system"]).set_index("system")
+    return table if table.empty else table.sort_values(["table", "system"], kind="stable").set_index("system")
+
+
+def _kind(record: dict) -> tuple:
+    """What makes runs comparable: (system with its sizes, what was trained how, data, tags)."""
+    parameters, tags = record["parameters"], record["tags"]
+    changed = [
+        f"{name} {parameters[name]}" for name in ("epochs", "front_end", "threads") if _changed(parameters, name)
+    ]
+    shuffled = tags and tags["source"] == "shuffled"  # these differ from seed to seed
+    kind = None if tags is None or shuffled else tags["fingerprint"]
+    return title(record["system"], parameters), ", ".join(changed), record["data"]["fingerprint"], kind
+
+
+def _changed(parameters: dict, name: str) -> bool:
+    preset = PRESETS[parameters["data"]]
+    usual = {"epochs": preset.scene.epochs, "front_end": preset.front_end, "threads": preset.threads}
+    return parameters[name] != usual[name]
 
 
 def _correct(predictions: list[pd.DataFrame]) -> pd.DataFrame:
@@ -52,7 +71,8 @@ def _bootstrap(values: pd.Series, locations: pd.Series) -> tuple[float, float]:
     return interval(lambda rows: percent[rows].mean(), locations.to_numpy())
 
 
-def _row(name: str, runs: list[dict], clips: pd.DataFrame, baseline: pd.DataFrame | None) -> dict:
+def _row(kind: tuple, runs: list[dict], clips: pd.DataFrame, baseline: pd.DataFrame | None) -> dict:
+    name = ", ".join(filter(None, kind[:2]))
     row = {"table": runs[0]["table"], "system": name, "n_parameters": runs[0]["n_parameters"]}
     for key, column in (
         ("accuracy", "mean"),
@@ -64,8 +84,8 @@ def _row(name: str, runs: list[dict], clips: pd.DataFrame, baseline: pd.DataFram
     row["std"] = np.std(row["seeds"], ddof=1) if len(runs) > 1 else np.nan
     row["test_all"] = 100 * np.mean([run["test_all"]["accuracy"] for run in runs])
     row["low"], row["high"] = _bootstrap(clips["correct"], clips["location"])
-    if baseline is not None and name != "baseline":
-        difference = (clips["correct"] - baseline["correct"]).dropna()
+    if baseline is not None and kind[0] != "baseline":
+        difference = clips["correct"] - baseline["correct"]
         row["gain"] = 100 * difference.mean()
         row["gain_low"], row["gain_high"] = _bootstrap(difference, clips["location"][difference.index])
     return row
@@ -84,7 +104,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     signed = "{:+.1f} [{:+.1f}, {:+.1f}]".format
     out["gain over baseline [95 %]"] = ["" if np.isnan(row[0]) else signed(*row) for row in gains.to_numpy(float)]
     out["softmax"] = table["softmax"].map("{:.1f}".format)
-    out["best on test (paper's protocol)"] = table["best_on_test"].map("{:.1f}".format)
+    out["best on test"] = table["best_on_test"].map("{:.1f}".format)
     out["all clips outside training"] = table["test_all"].map("{:.1f}".format)
     out["parameters"] = table["n_parameters"].map("{:,}".format)
     return out

@@ -59,6 +59,18 @@ def train_tagger(settings: Settings, corpus: TagCorpus) -> tuple[Tagger, pd.Data
 
     It is kept under ``ASC_DATA`` for the scene notebooks; an unfinished training of the same settings goes on.
     """
+    with _training(settings, corpus):
+        return _train(settings, corpus)
+
+
+def _training(settings: Settings, corpus: TagCorpus) -> FileLock:
+    """Lock that lets one process at a time train a tagger."""
+    path = tagger_path(settings, corpus)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.train.lock"))
+
+
+def _train(settings: Settings, corpus: TagCorpus) -> tuple[Tagger, pd.DataFrame, dict]:
     path, sizes = tagger_path(settings, corpus), settings.preset.tagger
     checkpoints = path.with_name(f"{path.name}-checkpoints")
     mels, folds = tag_mels(corpus, sizes), fold_numbers(corpus, sizes, settings.seed)
@@ -91,11 +103,11 @@ def default_tagger(data: str) -> tuple[Tagger, dict, str]:
     settings = check("01_tagger", data=data, seed=0, epochs=0, device="auto", threads=0)
     corpus = open_tags(data)
     path = tagger_path(settings, corpus)
-    with FileLock(path.with_name(f".{path.name}.train.lock")):
+    with _training(settings, corpus):
         if not path.exists():
             print(f"no tagger for '{data}' yet: training it first, as notebook 01 does")
             with threads(settings.threads):
-                train_tagger(settings, corpus)
+                _train(settings, corpus)
     return Tagger.load(path), json.loads((path / "lwlrap.json").read_text(encoding="utf-8")), path.name
 
 
@@ -110,7 +122,7 @@ def open_tag_vectors(source: str, corpus: SceneCorpus, waveforms: Store, seed: i
         return _true_tags(corpus)
     tagger, found, name = default_tagger(corpus.name)
     path = data_root() / "made" / f"{corpus.name}-tags-{fingerprint(name, waveforms.fingerprint, VERSION)}.npy"
-    with threads(PRESETS[corpus.name].threads):
+    with threads(PRESETS[corpus.name].tagger_threads):
         made_once(path, lambda file: np.save(file, tagger.tag_scenes(corpus, waveforms, np.arange(len(corpus.clips)))))
     values = np.load(path, allow_pickle=False)
     if source == "shuffled":

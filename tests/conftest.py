@@ -31,6 +31,7 @@ def esc50_folder(tmp_path_factory):
         for target, category in enumerate(classes):
             for take in "ABCD":
                 source = 100_000 + fold * 1000 + target * 10 + (take > "B")
+                source = 131_943 if take == "A" and fold in (2, 3, 5) and target == fold else source  # as ESC-50 has it
                 name = f"{fold}-{source}-{take}-{target}.wav"
                 soundfile.write(root / "audio" / name, 0.1 * rng.standard_normal(4410), 44_100, subtype="PCM_16")
                 rows.append((name, fold, target, category, False, source, take))

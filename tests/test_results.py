@@ -42,3 +42,18 @@ def test_mini_is_informative():
     assert len(probe["baseline"]) >= 3 and all(0.3 < value < 0.8 for value in probe["baseline"].values())
     assert probe["baseline_mean"] < probe["probe_on_true_tags"] < 0.97
     assert probe["probe_on_tagger_tags"] >= 2 * probe["chance"]
+
+
+def test_only_seeds_of_one_system_are_pooled(tmp_path):
+    import shutil
+
+    shutil.copytree(RESULTS / "esc50" / "records", tmp_path / "esc50" / "records")
+    before = tables.measured("esc50", tmp_path)
+    path = next((tmp_path / "esc50" / "records").glob("esc50-baseline-seed0-*.json"))
+    record = json.loads(path.read_text())
+    record["parameters"]["epochs"], record["run"] = 1, "tried"
+    (tmp_path / "esc50" / "records" / "tried.json").write_text(json.dumps(record))
+    shutil.copy(path.with_suffix(".npz"), tmp_path / "esc50" / "records" / "tried.npz")
+    after = tables.measured("esc50", tmp_path)
+    assert set(after.index) - set(before.index) == {"baseline, epochs 1"}
+    assert after["seeds"]["baseline"] == before["seeds"]["baseline"]

@@ -262,8 +262,8 @@ SCENES = {
 }
 # fmt: on
 
-RECIPE = Recipe(SCENES, version=3)
-TAG_CLIPS = {"train_curated": 16, "train_noisy": 24, "test": 8}  # a tag
+RECIPE = Recipe(SCENES, version=4)
+TAG_CLIPS = {"train_curated": 20, "train_noisy": 30, "test": 8}  # a tag
 
 
 def tag_rows(sounds: SynthesisedSounds, seed: int = 2019) -> list[dict]:
@@ -286,4 +286,4 @@ def tag_clip(row: dict) -> np.ndarray:
     mix = placed([(rng.uniform(0, 0.5), sound / sound.std() * rng.uniform(0.5, 1)) for sound in sounds])
     mix = reverberated(mix.astype("float32"), rng.choice([0, rng.uniform(0.1, 1.5)]), rng)
     background = shaped(rng.standard_normal(len(mix), "float32"), rng.uniform(-7, 0), rng.normal(0, 4, 8))
-    return mix + background / background.std() * 10 ** (-rng.uniform(-5, 20) / 20)
+    return mix + background / background.std() * 10 ** (-rng.uniform(0, 25) / 20)

@@ -160,11 +160,11 @@ class Place:
         mono = _level(mono[:length], -32 + snr)
         muffle = np.clip(self.distance + rng.uniform(-0.1, 0.1), 0, 0.9)
         mono = lfilter([1 - 0.7 * muffle], [1, -0.7 * muffle], mono)
-        onset = int(rng.uniform(-0.2, 0.9) * length)  # an event may have begun before the clip, or outlast it
+        onset = int(rng.uniform(-0.5 * len(mono), 0.9 * length))  # it may have begun before the clip, or outlast it
         piece = mono[max(-onset, 0) : length - onset]
         onset, angle = max(onset, 0), rng.uniform(0.1, 0.9) * np.pi / 2
         out = np.zeros((2, length), "float32")
-        out[:, onset : onset + len(piece)] = np.outer([np.cos(angle), np.sin(angle)], piece)
+        out[:, onset : onset + len(piece)] = np.sqrt(2) * np.outer([np.cos(angle), np.sin(angle)], piece)
         return onset / RATE, out
 
 
