@@ -53,12 +53,6 @@ def _kind(record: dict) -> tuple:
     return title(record["system"], parameters), ", ".join(changed), record["data"]["fingerprint"], kind
 
 
-def _changed(parameters: dict, name: str) -> bool:
-    preset = PRESETS[parameters["data"]]
-    usual = {"epochs": preset.scene.epochs, "front_end": preset.front_end, "threads": preset.threads}
-    return parameters[name] != usual[name]
-
-
 def _correct(predictions: list[pd.DataFrame]) -> pd.DataFrame:
     """Share of seeds that classify each clip of the official test list correctly, with its location."""
     clips = pd.concat([p.assign(correct=p["truth"] == p["svm"]) for p in predictions])
