@@ -45,9 +45,9 @@ def measured(data: str, root: Path | None = None) -> pd.DataFrame:
 def _kind(record: dict) -> tuple:
     """What makes runs comparable: (system with its sizes, what was trained how, data, tags)."""
     parameters, tags = record["parameters"], record["tags"]
-    changed = [
-        f"{name} {parameters[name]}" for name in ("epochs", "front_end", "threads") if _changed(parameters, name)
-    ]
+    preset = PRESETS[parameters["data"]]
+    usual = {"epochs": preset.scene.epochs, "front_end": preset.front_end, "threads": preset.threads}
+    changed = [f"{name} {parameters[name]}" for name, value in usual.items() if parameters[name] != value]
     shuffled = tags and tags["source"] == "shuffled"  # these differ from seed to seed
     kind = None if tags is None or shuffled else tags["fingerprint"]
     return title(record["system"], parameters), ", ".join(changed), record["data"]["fingerprint"], kind
