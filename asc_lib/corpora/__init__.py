@@ -38,7 +38,7 @@ def open_tags(data: str) -> TagCorpus:
         return fsdkaggle2019.read("fsdkaggle2019", _official("fsdkaggle2019", "FSDKaggle2019", source))
     module, sounds = _composed(data)
     make = esc50.TagClip(sounds) if module is esc50 else mini.tag_clip
-    path = data_root() / "made" / f"{module.RECIPE.key(sounds)}-tags"
+    path = data_root() / "made" / f"{sounds.name}-tags{module.TAGS_VERSION}"
     made_once(path, lambda folder: soundscapes.write_tag_clips(module.tag_rows(sounds), make, folder))
     return fsdkaggle2019.read(data, path)
 
