@@ -19,22 +19,18 @@ help: ## list the targets
 env: .venv/installed ## install everything into .venv
 
 demo: env ## data, tagger and every system on `mini`, ending with a table (about 6 minutes)
-	@mkdir -p $(ASC_RESULTS)/demo
+	@mkdir -p $(ASC_RESULTS)/mini/notebooks
 	$(call execute,00_data)
 	$(call execute,01_tagger)
-	$(call execute,02_baseline)
-	$(call execute,03_concatenation,-p fusion codecat)
-	$(call execute,03_concatenation)
-	$(call execute,04_attention)
-	$(call execute,05_combined,-p fusion combined_separate)
-	$(call execute,05_combined)
+	@echo "== 02_baseline to 05_combined: six systems, as many at a time as there are cores"
+	@$(BIN)/asc sweep main --data mini
 	$(call execute,06_results)
 	@$(BIN)/asc tables --data mini
-	@echo; echo "The executed notebooks are in $(ASC_RESULTS)/demo; open them, or your own, with: make lab"
+	@echo; echo "The executed notebooks are in $(ASC_RESULTS)/mini/notebooks; run your own with: make lab"
 
 define execute
-	@echo "== $(1) $(2)"
-	@$(BIN)/papermill --no-progress-bar --log-level ERROR notebooks/$(1).ipynb $(ASC_RESULTS)/demo/$(1)$(if $(2),-$(lastword $(2))).ipynb $(2)
+	@echo "== $(1)"
+	@$(BIN)/papermill --no-progress-bar --log-level ERROR notebooks/$(1).ipynb $(ASC_RESULTS)/mini/notebooks/$(1).ipynb
 endef
 
 test: env ## ruff, unit tests, every notebook through nbval, every notebook's contract through papermill

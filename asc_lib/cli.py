@@ -28,7 +28,8 @@ def sweep_(
     """Run notebooks through papermill, one process each; runs that have a record are skipped."""
     others = {"data": data} | ({"epochs": epochs} if epochs else {})
     try:
-        chosen = [cell for seed in seeds.split(",") for cell in sweep.cells(what, **others, seed=int(seed))]
+        numbers = [int(seed) for seed in seeds.split(",")]
+        chosen = [cell for seed in numbers for cell in sweep.cells(what, **others, seed=seed)]
         failed = sweep.run(chosen, workers)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(f"asc sweep: {error}") from None
