@@ -164,6 +164,6 @@ def accuracies(table: pd.DataFrame) -> Figure:
     axis.set_yticks(place, table.index)
     axis.invert_yaxis()
     axis.set(xlabel="accuracy (%)")
-    axis.set_title("dot: mean over seeds, with its 95 % interval over locations; ticks: single seeds", fontsize=8)
+    figure.suptitle("dot: mean over seeds; line: 95 % interval over locations; ticks: single seeds", size=9)
     sns.despine(figure)
     return figure
