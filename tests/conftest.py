@@ -1,13 +1,18 @@
-"""Small corpora that tests share, composed once a session."""
+"""Small corpora that tests share, composed once a session; one thread a process, since tests run side by side."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
 from asc_lib.corpora import esc50, mini, soundscapes, tau2019
+
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ KILLED = """
 import sys, torch
 from pathlib import Path
 from tests.test_training import fit
-history, net = fit(Path(sys.argv[1]), epochs=400)
+history, net = fit(Path(sys.argv[1]), epochs=150)
 print(repr(history["loss"].iloc[-1]))
 """
 
@@ -111,13 +111,13 @@ def test_kill_9_in_mid_run(tmp_path):
         command = [sys.executable, "-c", KILLED, str(tmp_path / name)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
 
-    whole, _ = start("whole").communicate(timeout=120)
+    whole, _ = start("whole").communicate(timeout=300)
     killed = start("cut")
     while not (tmp_path / "cut").exists():
         time.sleep(0.02)
     time.sleep(0.3)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    resumed, _ = start("cut").communicate(timeout=120)
+    resumed, _ = start("cut").communicate(timeout=300)
     assert "resumed after epoch" in resumed
     assert resumed.strip().splitlines()[-1] == whole.strip().splitlines()[-1]
