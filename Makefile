@@ -1,6 +1,6 @@
 # `make` or `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lab notebooks evidence clean
+.PHONY: help env demo test test-all lab notebooks evidence clean
 PYTHON ?= python3.11
 BIN := .venv/bin
 NOTEBOOKS := 00_data 01_tagger 02_baseline 03_concatenation 04_attention 05_combined 06_results
@@ -36,7 +36,10 @@ endef
 test: env ## ruff, unit tests, every notebook through nbval, every notebook's contract through papermill
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -n 2 --dist loadscope --nbval-lax tests $(PATHS)
+	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope --nbval-lax tests $(PATHS)
+
+test-all: test ## the same, and the slow tests: all 56 configurations at full size (2 minutes more)
+	$(BIN)/pytest -q -m slow -n 2 tests
 
 lab: env ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
@@ -46,11 +49,12 @@ notebooks: env ## execute the notebooks in place, as they are committed
 
 evidence: export ASC_RESULTS = $(CURDIR)/results/again
 evidence: env ## make the committed records again, in results/again (an hour)
-	$(BIN)/asc sweep tagger --data esc50
+	$(BIN)/asc sweep taggers --data esc50
 	$(BIN)/asc sweep main --data esc50 --seeds 0,1,2
 	$(BIN)/asc sweep baseline --data mini --seeds 0,1,2
 	$(BIN)/asc probe --data mini
 	$(BIN)/asc tables --data esc50
+	$(BIN)/asc paper
 
 clean: ## remove what was made from the data (kept: the data sets themselves, records)
 	rm -rf data/made

@@ -1,4 +1,4 @@
-"""The commands: ``asc sweep``, ``asc tables``, ``asc probe``."""
+"""The commands: ``asc sweep``, ``asc tables``, ``asc paper``, ``asc probe``."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from . import plots, records, store, sweep, tables
+from . import paper, plots, records, store, sweep, tables
 from .artefacts import results_root, write_text, written_whole
 from .corpora import open_scenes
 from .metrics import linear_probe
@@ -19,7 +19,7 @@ Data = Annotated[str, typer.Option(help="data set: mini, esc50 or tau2019")]
 
 @app.command("sweep")
 def sweep_(
-    what: Annotated[str, typer.Argument(help="main, all, table2 to table5, tagger, or a system")],
+    what: Annotated[str, typer.Argument(help="main, all, table2 to table5, tagger, taggers, or a system")],
     data: Data = "mini",
     seeds: Annotated[str, typer.Option(help="seeds, separated by commas")] = "0",
     workers: Annotated[int, typer.Option(help="notebooks executed at a time")] = os.cpu_count() or 1,
@@ -47,6 +47,18 @@ def tables_(data: Data = "mini") -> None:
     with written_whole(results_root() / data / "systems.png") as picture:
         plots.accuracies(table).savefig(picture, dpi=120)
     print(tables.markdown(readable))
+    taggers = tables.taggers(data)
+    if len(taggers):
+        write_text(results_root() / data / "taggers.csv", taggers.to_csv())
+        print("", tables.markdown(taggers), sep="\n")
+
+
+@app.command("paper")
+def paper_() -> None:
+    """Draw what the paper's own figures tell: the 56 cells' parameter counts, Table 6, the digits' test set."""
+    for name, table in (("parameters", paper.parameters()), ("table6", paper.table6()), ("digits", paper.digits())):
+        write_text(results_root() / "paper" / f"{name}.csv", table.to_csv(index=False))
+        print(table.to_string(index=False, na_rep="-"), end="\n\n")
 
 
 @app.command()

@@ -12,14 +12,15 @@ import torch
 from .corpora import DATA_SETS
 from .recipe import SceneRecipe
 from .scene_net import FRONT_ENDS, FUSIONS, heads_problem
-from .tagger import TaggerSizes
+from .tagger import SUPERVISION
+from .tagging_net import TaggerSizes
 
 SIZES = ("heads", "layers", "concat_layers", "attention_layers")
 COMMON = ("data", "seed", "epochs", "device", "threads")
 SCENE = (*COMMON, "front_end", "tags")
 NOTEBOOKS = {
     "00_data": ("data",),
-    "01_tagger": COMMON,
+    "01_tagger": (*COMMON, "supervision"),
     "02_baseline": (*COMMON, "front_end"),
     "03_concatenation": (*SCENE, "fusion", "layers"),
     "04_attention": (*SCENE, "heads", "layers"),
@@ -42,13 +43,23 @@ class Preset:
 
 
 SMALL_SCENE = SceneRecipe(lr=1e-3, crop=48_000, epochs=14, look_every=7)
-SMALL_TAGGER = TaggerSizes(bands=64, n_fft=2048, hop=882, widths=(16, 32, 64, 128), depths=(1, 1, 1, 1), lr=2e-3)
+SMALL_TAGGER = TaggerSizes(
+    bands=64,
+    n_fft=2048,
+    hop=882,
+    widths=(16, 32, 64, 128),
+    depths=(1, 1, 1, 1),
+    epochs=16,
+    cycles=2,
+    second_cycles=1,
+    lr=2e-3,
+)
 PRESETS = {
-    "mini": Preset("narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, batch=32, epochs=50), 1, 1),
+    "mini": Preset("narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, batch=32), 1, 1),
     "esc50": Preset(
         "narrow",
         replace(SMALL_SCENE, epochs=24, look_every=12),
-        replace(SMALL_TAGGER, widths=(32, 64, 128, 256), crop=128, epochs=40),
+        replace(SMALL_TAGGER, widths=(32, 64, 128, 256), crop=128, batch=32, epochs=24),
         threads=1,
         tagger_threads=2,
     ),
@@ -73,6 +84,7 @@ class Settings(pydantic.BaseModel):
     threads: int = pydantic.Field(0, ge=0)
     front_end: str | None = None
     tags: str | None = None
+    supervision: str | None = None
     fusion: str | None = None
     heads: int | None = pydantic.Field(None, ge=1)
     layers: int | None = pydantic.Field(None, ge=0)
@@ -154,8 +166,9 @@ def _resolved(settings: Settings) -> Settings:
         filters = FRONT_ENDS[new["front_end"]].filters
         if "heads" in FUSIONS[fusion].uses and (problem := heads_problem(settings.heads, filters)):
             raise ParameterError(f"parameter 'heads': {problem}")
-    if settings.tags is not None:
-        _one_of("tags", settings.tags, TAGS)
+    for name, known in (("tags", TAGS), ("supervision", SUPERVISION)):
+        if getattr(settings, name) is not None:
+            _one_of(name, getattr(settings, name), known)
     return settings.model_copy(update=new)
 
 

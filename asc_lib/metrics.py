@@ -30,12 +30,6 @@ def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
     return float(np.average(precision, weights=weights))
 
 
-def lwlrap_interval(targets: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval of lwlrap over clips."""
-    precision, weights = lrap_by_clip(targets, scores)
-    return interval(lambda rows: np.average(precision[rows], weights=weights[rows]), np.arange(len(precision)))
-
-
 def lwlrap_by_chance(targets: np.ndarray, scores: np.ndarray, seed: int = 0, draws: int = 20) -> float:
     """Mean lwlrap of the same scores dealt out to the wrong clips: what knowing only the labels' shares gives."""
     rng = np.random.default_rng(seed)

@@ -17,11 +17,11 @@ from .corpora import SceneCorpus, TagCorpus
 from .experiment import Settings
 from .metrics import accuracy, interval
 from .recipe import looks, test_sets
-from .scene_net import FRONT_ENDS
+from .scene_net import FRONT_ENDS, SceneNet, n_parameters
 from .store import Store
-from .tag_vectors import TagVectors
+from .tag_vectors import TagVectors, TrainedTagger
 
-VERSION = 1  # raised when a change of the code changes what a run gives
+VERSION = 2  # raised when a change of the code changes what a run gives
 TABLES = {"baseline": 2, "codecat": 2, "before_code": 2, "attention": 3, "combined_separate": 4, "combined_shared": 5}
 
 
@@ -72,6 +72,7 @@ def summary(judged: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
             "locations": part["location"].nunique(),
             "accuracy": float(correct.mean()),
             "interval": interval(lambda rows, c=correct: c[rows].mean(), where),
+            "accuracy_by_kernel": {kernel: accuracy(part["truth"], part[kernel]) for kernel in svm.KERNELS},
             "accuracy_softmax": accuracy(part["truth"], part["softmax"]),
             "accuracy_paper_protocol": float(choices.max().max()),
             "choices": int(choices.notna().sum().sum()),
@@ -88,15 +89,13 @@ def write_scene_record(
     *,
     judged: pd.DataFrame,
     history: pd.DataFrame,
-    n_parameters: int,
+    net: SceneNet,
 ) -> Path:
     """Write predictions, then the record, under ``ASC_RESULTS``; drop the checkpoint; return the record's path."""
     run = scene_run(settings, waveforms, tags)
     folder = results_root() / settings.data / "records"
-    with written_whole(folder / f"{run}.npz") as file:
-        columns = {name: judged[name].to_numpy("uint8") for name in ("truth", "svm", "softmax")}
-        columns |= {name: judged[name].to_numpy(str) for name in ("filename", "location", "split")}
-        np.savez_compressed(file, **columns)
+    predicted = {name: judged[name].astype("uint8") for name in ("truth", "svm", "softmax")}
+    _write_columns(folder / f"{run}.npz", judged[["filename", "location", "split"]].assign(**predicted))
     counts = corpus.clips["split"].value_counts().to_dict()
     record = {
         "run": run,
@@ -105,7 +104,7 @@ def write_scene_record(
         "parameters": settings.parameters(),
         "data": {"name": corpus.name, "clips": counts, "fingerprint": waveforms.fingerprint},
         "tags": tags and {"source": tags.source, "fingerprint": tags.fingerprint, "lwlrap": tags.lwlrap},
-        "n_parameters": n_parameters,
+        "n_parameters": n_parameters(net),
         **summary(judged, history),
     }
     path = _write(folder / f"{run}.json", record, history)
@@ -118,11 +117,15 @@ def tagger_run(settings: Settings, corpus: TagCorpus) -> str:
     return run_name(settings, corpus.root.name)
 
 
-def write_tagger_record(
-    settings: Settings, corpus: TagCorpus, *, n_parameters: int, history: pd.DataFrame, found: dict
-) -> Path:
-    """Write the record of notebook 01, with lwlrap, its interval and chance (``found``); return its path."""
+def write_tagger_record(settings: Settings, corpus: TagCorpus, trained: TrainedTagger) -> Path:
+    """Write each test clip's precision, then the record of notebook 01 with lwlrap after each stage; return its path.
+
+    In it ``test`` are the test clips, and ``curated`` the curated ones, each tagged by the network that left it out.
+    """
     run = tagger_run(settings, corpus)
+    folder = results_root() / settings.data / "records"
+    test = trained.judged[trained.judged["set"] == "test"].drop(columns="set")
+    _write_columns(folder / f"{run}.npz", test)
     counts = corpus.clips["set"].value_counts().to_dict()
     record = {
         "run": run,
@@ -130,10 +133,17 @@ def write_tagger_record(
         "system": "tagger",
         "parameters": settings.parameters(),
         "data": {"name": corpus.name, "clips": counts, "fingerprint": corpus.root.name},
-        "n_parameters": n_parameters,
-        "lwlrap": found,
+        "n_parameters": n_parameters(next(iter(trained.tagger.nets.values()))),
+        "networks": len(trained.tagger.nets),
+        "lwlrap": trained.lwlrap,
     }
-    return _write(results_root() / settings.data / "records" / f"{run}.json", record, history)
+    return _write(folder / f"{run}.json", record, trained.history)
+
+
+def _write_columns(path: Path, table: pd.DataFrame) -> None:
+    texts = {name: table[name].to_numpy(str) for name in table if table[name].dtype == object}
+    with written_whole(path) as file:
+        np.savez_compressed(file, **(dict(table.items()) | texts))
 
 
 def _write(path: Path, record: dict, history: pd.DataFrame) -> Path:
@@ -152,7 +162,10 @@ def read_records(data: str, root: Path | None = None) -> list[dict]:
 
 
 def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFrame:
-    """The judged clips of a run: filename, location, split, truth, svm and softmax (indices of scenes)."""
+    """The judged clips of a run: filename, location, split, truth, svm and softmax (indices of scenes).
+
+    Of a tagger's run: fname, recording, labels (their number), lrap, lrap_stage_1 and top.
+    """
     path = (root or results_root()) / data / "records" / f"{run}.npz"
     with np.load(path, allow_pickle=False) as columns:
         return pd.DataFrame({name: columns[name] for name in columns.files})

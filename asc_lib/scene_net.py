@@ -287,6 +287,44 @@ class SceneNet(nn.Module):
         return self.fuse(self.feature_map(waveform), tags)
 
 
+RELEASED_NAMES = {
+    "stem": "first_conv",
+    "stem_bn": "first_bn",
+    "last.0": "last_conv",
+    "last.1": "last_bn",
+    "code": "fc1",
+    "output": "fc2",
+}
+
+
+def load_released_state_dict(net: SceneNet, state: dict[str, torch.Tensor]) -> None:
+    """Load weights that carry the names of the authors' released system [22] into a network with its front-end.
+
+    ``first_conv``, ``first_bn``, ``block0.conv1``, ``block0.bn1`` ... ``block0.conv_downsample`` ... ``last_conv``,
+    ``last_bn``, ``fc1``, ``fc2``. The rows of ``fc2.weight`` are scenes, in the order of the labels that the weights
+    were trained with, which the state does not tell: the caller puts them into the order of the corpus's labels. A
+    fusion's own layers keep their values. Raises ValueError, and loads nothing, if a name is missing or not expected
+    or a shape differs.
+    """
+    names, own = {}, net.state_dict()
+    for name in own:
+        module, _, kind = name.rpartition(".")
+        if module.startswith("blocks."):
+            _, number, part = module.split(".")
+            names[f"block{number}.{'conv_downsample' if part == 'skip' else part}.{kind}"] = name
+        elif module in RELEASED_NAMES:
+            names[f"{RELEASED_NAMES[module]}.{kind}"] = name
+    problems = [f"{name} is missing" for name in names if name not in state]
+    problems += [f"{name} is not expected" for name in state if name not in names]
+    for name in names.keys() & state.keys():
+        if (found := tuple(state[name].shape)) != (expected := tuple(own[names[name]].shape)):
+            problems.append(f"{name} has shape {found}, expected {expected}")
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ValueError(f"these are not this front-end's released weights: {'; '.join(sorted(problems)[:8])}{more}")
+    net.load_state_dict(own | {names[name]: value for name, value in state.items()})
+
+
 def n_parameters(net: nn.Module) -> int:
     """Number of trained values."""
     return sum(p.numel() for p in net.parameters())

@@ -16,6 +16,7 @@ from .corpora import open_scenes, open_tags
 from .experiment import SIZES, Settings, check
 from .scene_net import FUSIONS
 from .tag_vectors import open_tag_vectors
+from .tagger import SUPERVISION
 
 NOTEBOOK_OF = {
     "tagger": "01_tagger",
@@ -67,16 +68,18 @@ def cell(system: str, sizes: dict[str, int], **others: int | str) -> Cell:
 
 
 def cells(name: str, **others: int | str) -> list[Cell]:
-    """The cells of "main", of one system of it, of "table2" to "table5", or of "all" 56.
+    """The cells of "main", of one system of it, of "table2" to "table5", of "all" 56, or of the three "taggers".
 
     Raises ValueError for any other name.
     """
     if name == "main":
         return [cell(system, sizes, **others) for system, sizes in MAIN.items()]
+    if name == "taggers":
+        return [cell("tagger", {}, **others, supervision=supervision) for supervision in SUPERVISION]
     if name in (*NOTEBOOK_OF, *FUSIONS):
         return [cell(name, MAIN.get(name, {}), **others)]
     grid = tables.published()
-    known = ["all", "main", *(f"table{number}" for number in sorted(grid["table"].unique())), *NOTEBOOK_OF, *FUSIONS]
+    known = ["all", "main", "taggers", *(f"table{number}" for number in sorted(grid["table"].unique())), *NOTEBOOK_OF, *FUSIONS]
     if name not in known:
         raise ValueError(f"unknown sweep '{name}': choose one of {', '.join(known)}")
     chosen = grid if name == "all" else grid[grid["table"] == int(name.removeprefix("table"))]

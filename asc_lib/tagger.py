@@ -1,5 +1,6 @@
-"""The audio tagging system (Section 2.2): log-mel, a ResNet with two heads, folds; and the tag vectors it gives."""
+"""The audio tagging system (Section 2.2, [14]): augmentation, two training stages over folds, and its tag vectors."""
 
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -11,74 +12,16 @@ import torch
 import torchaudio
 from safetensors.torch import load_file, save_file
 from sklearn.model_selection import StratifiedKFold
-from torch import nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock
 
 from . import audio, store, training
+from .artefacts import written_whole
 from .corpora import SceneCorpus, TagCorpus
 from .store import Store
+from .tagging_net import TaggerSizes, TaggingNet
 
-
-@dataclass(frozen=True)
-class TaggerSizes:
-    """Everything that determines a tagger but data, seed and epochs; the defaults are the paper's system [14]."""
-
-    bands: int = 128
-    n_fft: int = 2560
-    hop: int = 347
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    depths: tuple[int, ...] = (3, 4, 6, 3)
-    crop: int = 512  # frames
-    folds: int = 5
-    batch: int = 64
-    epochs: int = 64
-    lr: float = 1e-3
-
-    def mel(self) -> audio.MelSpectrogram:
-        """The front end: linear mel power."""
-        return audio.MelSpectrogram(self.bands, self.n_fft, self.hop)
-
-
-class TaggingNet(nn.Module):
-    """ResNet with one input channel, global max pooling, and one head for each set of clips.
-
-    With the default sizes: ResNet-34, 24,592,224 parameters for 80 tags.
-    """
-
-    def __init__(self, n_tags: int, sizes: TaggerSizes):
-        super().__init__()
-        first = sizes.widths[0]
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, first, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(first),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2, 1),
-        )
-        blocks, width = [], first
-        for stage, (filters, depth) in enumerate(zip(sizes.widths, sizes.depths)):
-            for block in range(depth):
-                stride, down = (2 if stage and not block else 1), None
-                if stride > 1 or width != filters:
-                    down = nn.Sequential(nn.Conv2d(width, filters, 1, stride, bias=False), nn.BatchNorm2d(filters))
-                blocks.append(BasicBlock(width, filters, stride, down))
-                width = filters
-        self.blocks = nn.Sequential(*blocks)
-        self.curated, self.noisy = self._head(width, n_tags), self._head(width, n_tags)
-
-    @staticmethod
-    def _head(width: int, n_tags: int) -> nn.Sequential:
-        hidden = 2 * width
-        layers = [nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(0.2), nn.Linear(hidden, hidden), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Dropout(0.1), nn.Linear(hidden, n_tags))
-
-    def embed(self, image: torch.Tensor) -> torch.Tensor:
-        """Standardised log-mel images [B, bands, frames] to [B, width of the last stage]."""
-        return self.blocks(self.stem(image.unsqueeze(1))).amax((-2, -1))
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Standardised log-mel images [B, bands, frames] to the curated head's logits [B, n_tags]."""
-        return self.curated(self.embed(image))
+SUPERVISION = ("curated", "noisy", "pseudo_labels")
+PSEUDO_WEIGHT = 20.0  # of the mean squared error that stage 2 adds
 
 
 def tag_mels(corpus: TagCorpus, sizes: TaggerSizes) -> list[torch.Tensor]:
@@ -113,49 +56,63 @@ def training_rows(corpus: TagCorpus, folds: np.ndarray, fold: int) -> dict[str, 
     return {kind: np.flatnonzero((kinds == kind) & (folds != fold)) for kind in ("curated", "noisy")}
 
 
-def _crops(mels: list[torch.Tensor], rows: np.ndarray, frames: int, rng: np.random.Generator) -> torch.Tensor:
+def slices(mels: list[torch.Tensor], rows: np.ndarray, longest: int, rng: np.random.Generator) -> torch.Tensor:
+    """A random excerpt of each clip (slicing): [len(rows), bands, frames].
+
+    All are ``longest`` frames long or, with probability 0.5, of one length between half of that and that.
+    """
+    frames = longest if rng.random() < 0.5 else int(rng.integers(longest // 2, longest + 1))
     starts = [int(rng.integers(mels[row].shape[1] - frames + 1)) for row in rows]
     return torch.stack([mels[row][:, start : start + frames] for row, start in zip(rows, starts)])
 
 
-def augmented(mel: torch.Tensor, targets: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augment linear mel power [B, bands, frames] and return standardised images and targets (Section 4.2, [14]).
+def augmented(
+    mel: torch.Tensor, targets: training.Batch, rng: np.random.Generator
+) -> tuple[torch.Tensor, training.Batch]:
+    """Augment the clips of one set, linear mel power [B, bands, frames]: standardised images and targets ([14]).
 
-    Each with probability 0.5 for the batch: mixup with Beta(1, 1); gain of ±10 %; a frequency mask per clip
-    (SpecAugment), filled with the image's mean.
+    For each clip with probability 0.5 each: a gain of up to 10 % (before mixup: standardisation undoes it otherwise);
+    mixup with Beta(1, 1), of the powers and of every [B, tags] in ``targets``; a frequency mask (SpecAugment) whose
+    half-width is 8 to 31 of 128 bands, filled with the image's mean.
     """
-    if rng.random() < 0.5:
-        mel, targets = training.mix({"mel": mel, "targets": targets}, 1.0, rng).values()
-    if rng.random() < 0.5:
-        mel = mel * float(rng.uniform(0.9, 1.1)) ** 2
-    image = audio.standardised_decibels(mel)
-    if rng.random() < 0.5:
-        image = torchaudio.functional.mask_along_axis_iid(image.unsqueeze(1), image.shape[1] // 2, 0.0, 2).squeeze(1)
-    return image, targets
+    clips, bands = mel.shape[:2]
+    gain = np.where(rng.random(clips) < 0.5, rng.uniform(0.9, 1.1, clips) ** 2, 1.0)
+    mel = mel * torch.as_tensor(gain[:, None, None], dtype=mel.dtype, device=mel.device)
+    share = np.where(rng.random(clips) < 0.5, rng.beta(1.0, 1.0, clips), 1.0)
+    mixed = training.mix({"mel": mel} | targets, share, rng)
+    image = audio.standardised_decibels(mixed.pop("mel"))
+    half = np.where(rng.random(clips) < 0.5, rng.uniform(8, 31, clips) / 128 * bands, 0.0)
+    masked = np.abs(np.arange(bands) - rng.uniform(0, bands, clips)[:, None]) < half[:, None]
+    return image.masked_fill(torch.from_numpy(masked[:, :, None]).to(image.device), 0.0), mixed
 
 
-def _batches(
-    mels: list[torch.Tensor], targets: torch.Tensor, sets: dict[str, np.ndarray], sizes: TaggerSizes, device: str, rng
-) -> Iterator[training.Batch]:
-    """One epoch over the curated clips; every batch holds as many noisy clips as curated ones."""
-    half = sizes.batch // 2
-    curated = rng.permutation(sets["curated"])
-    noisy = np.resize(rng.permutation(sets["noisy"]), len(curated))
-    for start in range(0, len(curated) - half + 1, half):
-        batch = {}
-        for name, rows in (("curated", curated), ("noisy", noisy)):
-            rows = rows[start : start + half]
-            crops = _crops(mels, rows, sizes.crop, rng).to(device)
-            batch[name], batch[f"{name}_targets"] = augmented(crops, targets[rows].to(device), rng)
-        yield batch
+def loss(net: TaggingNet, batch: training.Batch) -> torch.Tensor:
+    """What one batch costs: binary cross-entropy of the curated head on curated clips, and what else it holds.
+
+    With ``noisy`` images: the same of the noisy head on them (stage 1). With ``pseudo`` targets for these: 20 times
+    the mean squared error between the curated head's sigmoid and the targets (stage 2).
+    """
+    images = [batch[name] for name in ("curated", "noisy") if name in batch]
+    embedded = net.embed(torch.cat(images)).split([len(part) for part in images])
+    cost = F.binary_cross_entropy_with_logits(net.curated(embedded[0]), batch["curated_targets"])
+    if "noisy" in batch:
+        cost = cost + F.binary_cross_entropy_with_logits(net.noisy(embedded[1]), batch["noisy_targets"])
+    if "pseudo" in batch:
+        cost = cost + PSEUDO_WEIGHT * F.mse_loss(net.curated(embedded[1]).sigmoid(), batch["pseudo"])
+    return cost
 
 
-def multi_task_loss(net: TaggingNet, batch: training.Batch) -> torch.Tensor:
-    """Binary cross-entropy of each head on the clips of its own set, added (stage 1 of [14])."""
-    both = net.embed(torch.cat([batch["curated"], batch["noisy"]]))
-    curated, noisy = both.split([len(batch["curated"]), len(batch["noisy"])])
-    loss = F.binary_cross_entropy_with_logits
-    return loss(net.curated(curated), batch["curated_targets"]) + loss(net.noisy(noisy), batch["noisy_targets"])
+def soft_pseudo_labels(probabilities: np.ndarray) -> np.ndarray:
+    """Soft pseudo-labels [clips, tags] of tag vectors [teachers, clips, tags]: mean, squared, each clip's sum 1."""
+    sharpened = probabilities.mean(0) ** 2
+    return sharpened / sharpened.sum(1, keepdims=True)
+
+
+def tag(net: TaggingNet, mel: torch.Tensor) -> torch.Tensor:
+    """Tag vectors [B, tags] of linear mel power [B, bands, frames]: the curated head's sigmoid, 0 to 1."""
+    with torch.no_grad():
+        image = audio.standardised_decibels(mel.to(next(net.parameters()).device))
+        return net.eval()(image).sigmoid().cpu()
 
 
 @dataclass(frozen=True)
@@ -170,11 +127,9 @@ class Tagger:
         """Folds whose networks may tag a clip with recordings of ``fold``: its own, or all where none heard it."""
         return (fold,) if fold in self.nets else tuple(self.nets)
 
-    @torch.no_grad()
     def probabilities(self, mel: torch.Tensor, folds: tuple[int, ...]) -> torch.Tensor:
-        """Tag vectors [B, tags] of linear mel power [B, bands, frames]: the curated heads' mean sigmoid, 0 to 1."""
-        image = audio.standardised_decibels(mel)
-        return torch.stack([self.nets[fold].eval()(image).sigmoid() for fold in folds]).mean(0)
+        """Tag vectors [B, tags] of linear mel power [B, bands, frames]: the mean of the networks of ``folds``."""
+        return torch.stack([tag(self.nets[fold], mel) for fold in folds]).mean(0)
 
     def tag_clips(self, mels: list[torch.Tensor], folds: np.ndarray) -> np.ndarray:
         """Tag vectors [clips, tags] of tag clips, each from the networks that have not heard its fold."""
@@ -212,43 +167,112 @@ class Tagger:
         return cls(nets, about["tags"], sizes)
 
 
-def train(
-    corpus: TagCorpus,
-    mels: list[torch.Tensor],
-    folds: np.ndarray,
-    sizes: TaggerSizes,
-    *,
-    epochs: int,
-    seed: int,
-    checkpoints: Path,
-    device: str = "cpu",
-) -> tuple[Tagger, pd.DataFrame]:
-    """Train one network a fold on the curated and noisy clips of all other folds (stage 1 of [14]).
+@dataclass(frozen=True)
+class TagData:
+    """What a tagger learns from, and how.
 
-    ``mels`` and ``folds`` are those of ``tag_mels`` and ``fold_numbers``; ``checkpoints`` is a folder in which an
-    unfinished training goes on. Returns the tagger and its history: a row a fold and epoch.
+    ``supervision``: "curated", these clips alone; "noisy", the noisy set besides, through a head of its own;
+    "pseudo_labels", in stage 2 also soft pseudo-labels of the noisy clips. Training is equally long in all three.
     """
-    targets, kinds = torch.from_numpy(corpus.targets()), corpus.clips["set"].to_numpy()
-    nets, histories = {}, []
-    for fold in map(int, np.unique(folds[kinds == "curated"])):
-        sets = training_rows(corpus, folds, fold)
-        print(f"fold {fold}: trains on {len(sets['curated'])} curated and {len(sets['noisy'])} noisy clips")
-        torch.manual_seed(seed)
-        nets[fold] = net = TaggingNet(len(corpus.tags), sizes).to(device)
-        optimiser = torch.optim.Adam(net.parameters(), sizes.lr)
 
-        def batches(epoch: int, fold=fold, sets=sets) -> Iterator[training.Batch]:
-            return _batches(mels, targets, sets, sizes, device, training.epoch_generator(seed, epoch, fold))
+    corpus: TagCorpus
+    mels: list[torch.Tensor]  # of ``tag_mels``
+    folds: np.ndarray  # of ``fold_numbers``
+    sizes: TaggerSizes
+    supervision: str = "pseudo_labels"
+    seed: int = 0
+    device: str = "cpu"
+
+    @property
+    def networks(self) -> list[int]:
+        """Folds of the curated set: each has a network that does not hear it."""
+        return np.unique(self.folds[self.corpus.clips["set"] == "curated"]).tolist()
+
+    def teachers(self, fold: int) -> list[int]:
+        """Networks whose pseudo-labels the network of ``fold`` learns: all, as in [14].
+
+        Its own alone where the corpus has folds of its own: there the fold's recordings sound in scene clips that
+        this network will tag, and the others have heard them.
+        """
+        return [fold] if (self.corpus.clips["fold"] >= 0).any() else self.networks
+
+    def batches(
+        self, fold: int, stage: int, epoch: int, pseudo: torch.Tensor | None = None
+    ) -> Iterator[training.Batch]:
+        """One epoch over the curated clips of all other folds, with as many noisy clips in every batch.
+
+        ``pseudo``: soft pseudo-labels [clips, tags], of which the noisy clips' are used.
+        """
+        targets = torch.from_numpy(self.corpus.targets())
+        half, rng = self.sizes.batch // 2, training.epoch_generator(self.seed, epoch, 2 * fold + stage)
+        heard = training_rows(self.corpus, self.folds, fold)
+        curated = rng.permutation(heard["curated"])
+        noisy = np.resize(rng.permutation(heard["noisy"]), len(curated))
+        for start in range(0, len(curated) - half + 1, half):
+            chosen = {"curated": curated[start : start + half], "noisy": noisy[start : start + half]}
+            mel = slices(self.mels, np.concatenate(list(chosen.values())), self.sizes.crop, rng).to(self.device)
+            parts, batch = dict(zip(chosen, mel.split(half))), {}
+            for name, rows in chosen.items():
+                if name == "curated" or self.supervision != "curated":
+                    wanted = {f"{name}_targets": targets[rows]}
+                    if name == "noisy" and pseudo is not None:
+                        wanted["pseudo"] = pseudo[rows]
+                    wanted = {key: value.to(self.device) for key, value in wanted.items()}
+                    image, wanted = augmented(parts[name], wanted, rng)
+                    batch |= {name: image} | wanted
+            yield batch
+
+    def train(self, checkpoints: Path) -> tuple[list[Tagger], pd.DataFrame]:
+        """Train one network a fold in two stages: the tagger after each of them, and the history.
+
+        A row of the history is an epoch of one stage and fold. In the folder ``checkpoints`` an unfinished training
+        goes on.
+        """
+        torch.manual_seed(self.seed)
+        untrained = TaggingNet(len(self.corpus.tags), self.sizes)
+        nets, stages, histories = dict.fromkeys(self.networks, untrained), [], []
+        for stage in (1, 2):
+            for fold in self.networks:
+                print(f"stage {stage}, the network that leaves out fold {fold}")
+                nets[fold] = copy.deepcopy(nets[fold])
+                history = self._fit(nets[fold], fold, stage, checkpoints)
+                histories.append(history.assign(stage=stage, fold=fold))
+            stages.append(Tagger(dict(nets), self.corpus.tags, self.sizes))
+        return stages, pd.concat(histories, ignore_index=True)
+
+    def _fit(self, net: TaggingNet, fold: int, stage: int, checkpoints: Path) -> pd.DataFrame:
+        sizes, teaches = self.sizes, stage == 1 and self.supervision == "pseudo_labels"
+        cycles = sizes.cycles if stage == 1 else sizes.second_cycles
+        pseudo = self._pseudo_labels(fold, checkpoints) if self.supervision == "pseudo_labels" and stage == 2 else None
+        optimiser = torch.optim.Adam(net.to(self.device).parameters(), sizes.lr)
+
+        def at_cycle_end(epoch: int) -> dict:
+            if teaches and epoch % sizes.epochs == 0:
+                vectors = torch.cat([tag(net, self.mels[row][None]) for row in self._noisy_rows()])
+                with written_whole(checkpoints / f"fold{fold}-cycle{epoch // sizes.epochs}.npy") as file:
+                    np.save(file, vectors.numpy())
+            return {}
 
         history = training.fit(
             net,
-            batches,
-            multi_task_loss,
+            lambda epoch: self.batches(fold, stage, epoch, pseudo),
+            loss,
             optimiser,
-            epochs=epochs,
-            schedule=torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs, eta_min=1e-6),
-            checkpoint=checkpoints / f"fold{fold}.safetensors",
+            epochs=cycles * sizes.epochs,
+            schedule=torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, sizes.epochs, eta_min=1e-6),
+            checkpoint=checkpoints / f"fold{fold}-stage{stage}.safetensors",
+            after_epoch=at_cycle_end,
         )
         net.cpu()
-        histories.append(history.assign(fold=fold))
-    return Tagger(nets, corpus.tags, sizes), pd.concat(histories, ignore_index=True)
+        return history
+
+    def _noisy_rows(self) -> np.ndarray:
+        return np.flatnonzero(self.corpus.clips["set"] == "noisy")
+
+    def _pseudo_labels(self, fold: int, checkpoints: Path) -> torch.Tensor:
+        """Soft pseudo-labels [clips, tags] from the teachers' networks at the ends of their cycles; 0 if not noisy."""
+        files = [path for teacher in self.teachers(fold) for path in sorted(checkpoints.glob(f"fold{teacher}-cycle*"))]
+        labels = torch.zeros(len(self.corpus.clips), len(self.corpus.tags))
+        probabilities = np.stack([np.load(file, allow_pickle=False) for file in files])
+        labels[self._noisy_rows()] = torch.from_numpy(soft_pseudo_labels(probabilities))
+        return labels

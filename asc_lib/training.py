@@ -24,13 +24,18 @@ def epoch_generator(seed: int, epoch: int, stream: int = 0) -> np.random.Generat
     return rng
 
 
-def mix(batch: Batch, alpha: float, rng: np.random.Generator) -> Batch:
-    """Mixup: every value of a batch becomes lambda of itself and 1 - lambda of another clip's, lambda ~ Beta(a, a).
+def mix(batch: Batch, share: float | np.ndarray, rng: np.random.Generator) -> Batch:
+    """Mixup: each clip becomes ``share`` of itself and 1 - share of a random other clip, in every value of the batch.
 
-    One lambda and one pairing for the whole batch; tag vectors and one-hot targets are mixed as the waveforms are.
+    ``share`` within 0 to 1, for the whole batch or [B]; targets are mixed as their waveforms or images are.
     """
-    share, pairs = float(rng.beta(alpha, alpha)), torch.from_numpy(rng.permutation(len(next(iter(batch.values())))))
-    return {name: share * value + (1 - share) * value[pairs.to(value.device)] for name, value in batch.items()}
+    clips = len(next(iter(batch.values())))
+    shares, pairs = torch.from_numpy(np.resize(share, clips)).float(), torch.from_numpy(rng.permutation(clips))
+    mixed = {}
+    for name, value in batch.items():
+        own = shares.to(value.device).reshape(-1, *[1] * (value.ndim - 1))
+        mixed[name] = own * value + (1 - own) * value[pairs.to(value.device)]
+    return mixed
 
 
 def fit(

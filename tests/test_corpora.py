@@ -9,6 +9,7 @@ import soundfile
 
 from asc_lib import corpora, tagger
 from asc_lib.corpora import esc50, fsdkaggle2019, mini, soundscapes, tau2019
+from asc_lib.tagging_net import TaggerSizes
 
 
 def test_scenes_are_written_as_tau_2019(small_mini):
@@ -102,10 +103,10 @@ def test_no_tagger_has_heard_a_clip_that_it_tags(esc50_folder, tmp_path):
     sounds = esc50.RecordedSounds(esc50_folder)
     soundscapes.write_tag_clips(esc50.tag_rows(sounds), esc50.TagClip(sounds), tmp_path / "tags")
     tags = fsdkaggle2019.read("esc50", tmp_path / "tags")
-    sizes = tagger.TaggerSizes()
+    sizes = TaggerSizes()
     folds = tagger.fold_numbers(tags, sizes, seed=0)
     nets = dict.fromkeys(np.unique(folds[tags.clips["set"] == "curated"]))
-    system = tagger.Tagger(nets, tags.tags, sizes)
+    system, data = tagger.Tagger(nets, tags.tags, sizes), tagger.TagData(tags, [], folds, sizes)
     assert set(nets) == {1, 2, 3, 4} and "freesound-131943" not in set(tags.clips["recordings"])
     table = pd.read_csv(esc50_folder / "meta" / "esc50.csv")
     official = {k: {f"freesound-{s}" for s in part["src_file"]} for k, part in table.groupby("fold")}
@@ -115,6 +116,7 @@ def test_no_tagger_has_heard_a_clip_that_it_tags(esc50_folder, tmp_path):
         allowed = system.fit_to_tag(scene_fold)
         assert allowed == ((scene_fold,) if scene_fold < 5 else (1, 2, 3, 4))
         for fold in allowed:
+            assert scene_fold == 5 or data.teachers(fold) == [scene_fold]  # nor has who taught it
             heard = {recordings[row] for rows in tagger.training_rows(tags, folds, fold).values() for row in rows}
             composed = {name for (_, fold), part in sounds.files.items() if fold == scene_fold for _, name in part}
             assert len(heard) > 100 and not heard & composed and composed <= official[scene_fold]

@@ -1,10 +1,13 @@
 """The committed evidence: tables are what the records give, and the README says what the tables say."""
 
 import json
+from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from asc_lib import records, tables
+from asc_lib import paper, records, tables
 from asc_lib.artefacts import REPOSITORY
 
 RESULTS = REPOSITORY / "results"
@@ -14,6 +17,26 @@ def test_the_papers_56_cells():
     cells = tables.published()
     assert cells.groupby("table").size().to_dict() == {2: 8, 3: 20, 4: 8, 5: 20}
     assert cells["accuracy"].max() == 76.75
+
+
+def test_what_the_papers_figures_tell():
+    for name, table in (("parameters", paper.parameters()), ("table6", paper.table6()), ("digits", paper.digits())):
+        assert (RESULTS / "paper" / f"{name}.csv").read_text() == table.to_csv(index=False)
+    page = (REPOSITORY / "PAPER.md").read_text(encoding="utf-8")
+    assert tables.markdown(paper.digits().set_index("table")) in page
+    assert len(paper.parameters()) == 56
+    assert paper.table6().set_index("system")["parameters_here"]["Ours"] == 676_784
+
+
+@settings(max_examples=200)
+@given(st.integers(100, 6000), st.floats(0, 1), st.booleans())
+def test_digits_that_fit_are_those_that_a_count_prints(clips, share, rounded):
+    printed = set()
+    for correct in range(clips + 1):
+        exact = Decimal(10_000 * correct) / clips
+        printed.add(int(exact.to_integral_value(ROUND_HALF_UP if rounded else ROUND_FLOOR)))
+    hundredths = int(share * 10_000)
+    assert paper.fits(hundredths / 100, clips, rounded) == (hundredths in printed)
 
 
 def test_committed_tables_are_what_the_records_give():

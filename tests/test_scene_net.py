@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
-from asc_lib import scene_net
-from asc_lib.scene_net import FUSIONS, SceneNet, attend, attention_map, n_parameters
+from asc_lib import paper, scene_net, tables
+from asc_lib.scene_net import FUSIONS, SceneNet, attend, attention_map, load_released_state_dict, n_parameters
 
 
 @pytest.mark.parametrize("front_end", ["released", "table1"])
@@ -113,3 +114,146 @@ def test_a_fusion_of_ones_own(monkeypatch):
         torch.randn(1, 2, 12_000), torch.rand(1, 20)
     )
     assert out.attention_map.sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def released_state(seed=0):
+    """Random weights under the released system's names, with the shapes that its public description gives."""
+    torch.manual_seed(seed)
+    convolutions = {"first_conv": (128, 2, 12), "last_conv": (128, 128, 1)}
+    norms = {"first_bn": 128, "last_bn": 128}
+    inputs = 128
+    for number, filters in enumerate((64, 64, 128, 128, 128, 128, 128)):
+        convolutions |= {f"block{number}.conv1": (filters, inputs, 3), f"block{number}.conv2": (filters, filters, 3)}
+        norms |= {f"block{number}.bn1": filters, f"block{number}.bn2": filters}
+        if inputs != filters:
+            convolutions[f"block{number}.conv_downsample"] = (filters, inputs, 3)
+        inputs = filters
+    state = {"fc1.weight": torch.randn(128, 256) / 16, "fc1.bias": torch.randn(128), "fc2.weight": torch.randn(10, 128)}
+    for name, shape in convolutions.items():
+        state[f"{name}.weight"] = torch.randn(shape) * (2 / (shape[1] * shape[2])) ** 0.5
+        state[f"{name}.bias"] = 0.1 * torch.randn(shape[0])
+    for name, width in norms.items():
+        state |= {f"{name}.weight": 1 + 0.1 * torch.randn(width), f"{name}.bias": 0.1 * torch.randn(width)}
+        state |= {f"{name}.running_mean": 0.1 * torch.randn(width), f"{name}.running_var": 0.5 + torch.rand(width)}
+        state[f"{name}.num_batches_tracked"] = torch.tensor(1)
+    return state
+
+
+def released_forward(state, x):
+    """The released front-end step by step, from the table of its layers: code and scores."""
+
+    def conv(name, x, **how):
+        return F.conv1d(x, state[f"{name}.weight"], state[f"{name}.bias"], **how)
+
+    def norm(name, x):
+        mean, var, weight, bias = (
+            state[f"{name}.{k}"][:, None] for k in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / torch.sqrt(var + 1e-5) * weight + bias
+
+    def leaky(x):
+        return torch.where(x > 0, x, 0.3 * x)
+
+    x = leaky(norm("first_bn", conv("first_conv", x, stride=12)))
+    for number in range(7):
+        block = f"block{number}"
+        y = leaky(norm(f"{block}.bn1", conv(f"{block}.conv1", x, padding=1)))
+        y = norm(f"{block}.bn2", conv(f"{block}.conv2", y, padding=1))
+        changes = f"{block}.conv_downsample.weight" in state
+        x = leaky(y + (conv(f"{block}.conv_downsample", x, padding=1) if changes else x))
+        frames = x.shape[-1] // 3
+        x = x[..., : 3 * frames].unflatten(-1, (frames, 3)).max(-1).values
+    assert x.shape[-1] == 18
+    x = leaky(norm("last_bn", conv("last_conv", x, padding=3)))
+    assert x.shape[-1] == 24
+    code = torch.cat([x.mean(-1), x.max(-1).values], 1) @ state["fc1.weight"].T + state["fc1.bias"]
+    return code, code @ state["fc2.weight"].T
+
+
+def test_the_released_front_end_is_the_released_one():
+    net, state = SceneNet(0).eval(), released_state()
+    load_released_state_dict(net, state)
+    clips = torch.randn(2, 2, 479_999)
+    with torch.no_grad():
+        (code, scores), out = released_forward(state, clips), net(clips, torch.zeros(2, 0))
+    scale = scores.abs().max()
+    assert torch.allclose(out.code / scale, code / scale, atol=1e-5)
+    assert torch.allclose(out.logits / scale, scores / scale, atol=1e-5)
+
+
+def test_released_weights_go_into_a_fusion_too():
+    net = SceneNet(80, fusion="attention", heads=2, layers=1)
+    before = net.fusion.score.weight.clone()
+    load_released_state_dict(net, released_state())
+    assert torch.equal(net.fusion.score.weight, before)
+    assert torch.equal(net.blocks[0].skip.weight, released_state()["block0.conv_downsample.weight"])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s.pop("block3.bn2.running_var"), "block3.bn2.running_var is missing"),
+        (lambda s: s.update(fc3=torch.zeros(1)), "fc3 is not expected"),
+        (
+            lambda s: s.update({"fc2.weight": torch.zeros(12, 128)}),
+            r"fc2.weight has shape \(12, 128\), expected \(10, 128\)",
+        ),
+        (lambda s: [s.pop(name) for name in list(s)], "and 111 more"),
+    ],
+)
+def test_other_weights_are_refused_by_name(change, message):
+    net, state = SceneNet(0), released_state()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    change(state)
+    with pytest.raises(ValueError, match=f"not this front-end's released weights: .*{message}"):
+        load_released_state_dict(net, state)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_wider_code_layer_does_not_take_released_weights():
+    with pytest.raises(ValueError, match=r"fc1.weight has shape \(128, 256\), expected \(128, 336\)"):
+        load_released_state_dict(SceneNet(80, fusion="before_code", layers=0), released_state())
+
+
+def test_the_map_is_the_same_at_every_frame():
+    net = SceneNet(20, front_end="narrow", fusion="attention", heads=4, layers=1).eval()
+    M, tags = torch.rand(2, 128, 7) + 0.5, torch.rand(2, 20)
+    seen = []
+    net.last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    weights = net.fuse(M, tags).attention_map
+    assert torch.allclose(seen[0] / M, weights.unsqueeze(-1).expand_as(M), atol=1e-6)
+
+
+def test_gradients_of_the_tag_path():
+    torch.manual_seed(0)
+    fusion = scene_net.Attention(5, 8, heads=2, layers=2).double()
+    tags = torch.rand(3, 5, dtype=torch.double, requires_grad=True)
+    M = torch.randn(3, 8, 4, dtype=torch.double, requires_grad=True)
+
+    def attended(tags, M):
+        return attend(M, fusion.weights(fusion.read(tags)))
+
+    assert torch.autograd.gradcheck(attended, (tags, M))
+    parameters = list(fusion.parameters())
+    gradients = torch.autograd.grad((attended(tags, M) ** 2).sum(), parameters)
+    for value, gradient in zip(parameters, gradients):
+        step = torch.zeros_like(value).view(-1)
+        step[0] = 1e-6
+        with torch.no_grad():
+            sides = []
+            for sign in (1, -1):
+                value += sign * step.view_as(value)
+                sides.append((attended(tags, M) ** 2).sum())
+                value -= sign * step.view_as(value)
+        assert gradient.view(-1)[0].item() == pytest.approx(((sides[0] - sides[1]) / 2e-6).item(), rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(56))
+def test_every_cell_of_the_paper_at_full_size(number):
+    torch.manual_seed(0)
+    net = paper.build(tables.published().iloc[number])
+    out = net(torch.randn(1, 2, 479_999), torch.rand(1, 80))
+    assert out.feature_map.shape == (1, 128, 18) and torch.isfinite(out.logits).all()
+    F.cross_entropy(out.logits, torch.tensor([3])).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())

@@ -1,5 +1,7 @@
 """The tagging network at full size, its folds, its loss and its augmentation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,21 +10,42 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torch import nn
 from torchvision.models import resnet34
 
-from asc_lib import metrics, tagger
+from asc_lib import audio, metrics, tag_vectors, tagger
 from asc_lib.corpora import TagCorpus
 from asc_lib.scene_net import n_parameters
+from asc_lib.tagger import TagData
+from asc_lib.tagging_net import TaggerSizes, TaggingNet
 
-SMALL = tagger.TaggerSizes(bands=16, crop=20, widths=(4, 8), depths=(1, 1), folds=3, batch=8, epochs=40, lr=5e-3)
+SMALL = TaggerSizes(
+    bands=16, crop=20, widths=(4, 8), depths=(1, 1), folds=3, batch=8, epochs=12, cycles=2, second_cycles=1, lr=5e-3
+)
 
 
 def corpus(clips=30):
     kinds = ["curated", "noisy", "test"] * (clips // 3)
     labels = [[name] for name in "ab" * (clips // 2)]
-    return TagCorpus("made up", None, pd.DataFrame({"set": kinds, "labels": labels, "fold": -1}), ["a", "b"])
+    table = pd.DataFrame({"fname": [f"{k}.wav" for k in range(clips)], "set": kinds, "labels": labels, "fold": -1})
+    return TagCorpus("made up", None, table, ["a", "b"])
+
+
+def two_tones(made_up):
+    """Linear mel power of clips in which one of two bands sounds."""
+    torch.manual_seed(0)
+    mels = [torch.rand(16, 24) * 0.01 for _ in made_up.clips["labels"]]
+    for mel, labels in zip(mels, made_up.clips["labels"]):
+        mel[3 if labels == ["a"] else 11] += 1
+    return mels
+
+
+def tag_data(supervision="pseudo_labels", **changes):
+    made_up = corpus()
+    return TagData(
+        made_up, two_tones(made_up), tagger.fold_numbers(made_up, SMALL, 0), replace(SMALL, **changes), supervision
+    )
 
 
 def test_full_size_is_resnet_34_with_two_heads():
-    net = tagger.TaggingNet(80, tagger.TaggerSizes())
+    net = TaggingNet(80, TaggerSizes())
     assert n_parameters(net) == 24_592_224
     reference = resnet34(weights=None)
     reference.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
@@ -44,50 +67,165 @@ def test_every_curated_clip_is_left_out_once():
         assert set(rows["noisy"]) == set(np.flatnonzero(made_up.clips["set"] == "noisy"))
 
 
-def test_the_loss_adds_both_heads_on_their_own_clips():
+def test_the_loss_adds_what_each_stage_adds():
     torch.manual_seed(0)
-    net = tagger.TaggingNet(2, SMALL).eval()
-    batch = {"curated": torch.randn(3, 16, 20), "noisy": torch.randn(3, 16, 20)}
-    batch |= {f"{name}_targets": torch.rand(3, 2).round() for name in ("curated", "noisy")}
-    p = net.curated(net.embed(batch["curated"])).sigmoid()
-    q = net.noisy(net.embed(batch["noisy"])).sigmoid()
-    t, u = batch["curated_targets"], batch["noisy_targets"]
-    expected = -(t * p.log() + (1 - t) * (1 - p).log()).mean() - (u * q.log() + (1 - u) * (1 - q).log()).mean()
-    assert tagger.multi_task_loss(net, batch).item() == pytest.approx(expected.item(), abs=1e-5)
+    net = TaggingNet(2, SMALL).eval()
+    batch = {"curated": torch.randn(3, 16, 20), "curated_targets": torch.rand(3, 2).round()}
+    p, t = net.curated(net.embed(batch["curated"])).sigmoid(), batch["curated_targets"]
+    expected = -(t * p.log() + (1 - t) * (1 - p).log()).mean()
+    assert tagger.loss(net, batch).item() == pytest.approx(expected.item(), abs=1e-5)
+    batch |= {"noisy": torch.randn(3, 16, 20), "noisy_targets": torch.rand(3, 2).round()}
+    q, u = net.noisy(net.embed(batch["noisy"])).sigmoid(), batch["noisy_targets"]
+    expected = expected - (u * q.log() + (1 - u) * (1 - q).log()).mean()
+    assert tagger.loss(net, batch).item() == pytest.approx(expected.item(), abs=1e-5)
+    batch["pseudo"] = torch.rand(3, 2)
+    heard = net.curated(net.embed(batch["noisy"])).sigmoid()
+    expected = expected + 20 * ((heard - batch["pseudo"]) ** 2).sum() / 6
+    assert tagger.loss(net, batch).item() == pytest.approx(expected.item(), abs=1e-4)
 
 
-def test_augmentation_changes_images_and_mixes_targets():
-    mel, targets = torch.rand(8, 16, 20) + 0.01, torch.eye(8)
-    mixed = masked = plain = 0
-    for seed in range(40):
-        torch.manual_seed(seed)
-        image, changed = tagger.augmented(mel, targets, np.random.default_rng(seed))
-        assert image.shape == mel.shape and torch.isfinite(image).all()
-        assert torch.allclose(changed.sum(1), torch.ones(8), atol=1e-5)
-        mixed += not torch.equal(changed, targets)
-        masked += bool((image == 0).any())
-        plain += torch.equal(changed, targets) and not (image == 0).any()
-    assert 8 < mixed < 32 and 8 < masked < 32 and plain > 0
+def test_soft_pseudo_labels():
+    p = np.random.default_rng(0).random((6, 10, 4))  # six teachers
+    labels = tagger.soft_pseudo_labels(p)
+    for clip in range(10):
+        mean = [sum(p[teacher, clip, k] for teacher in range(6)) / 6 for k in range(4)]
+        assert np.allclose(labels[clip], [m**2 / sum(m**2 for m in mean) for m in mean])
+
+
+def test_teachers_are_all_networks_or_those_that_heard_nothing_of_the_fold():
+    data = tag_data()
+    assert data.networks == [1, 2, 3] and data.teachers(2) == [1, 2, 3]
+    own = data.corpus.clips.assign(fold=np.resize([1, 1, 1, 2, 2, 2], len(data.corpus.clips)))
+    data = replace(data, corpus=replace(data.corpus, clips=own), folds=own["fold"].to_numpy())
+    assert data.networks == [1, 2] and data.teachers(2) == [2]
+
+
+def test_slices_are_excerpts_of_their_clips():
+    clips = [torch.arange(float(n)).expand(4, n) + 1000 * n for n in (20, 30, 50)]
+    lengths = set()
+    for seed in range(60):
+        rows = np.array([2, 0, 1, 1])
+        images = tagger.slices(clips, rows, 20, np.random.default_rng(seed))
+        lengths.add(images.shape[-1])
+        for row, image in zip(rows, images):
+            assert (image[:, 1:] - image[:, :-1] == 1).all() and (image[0] // 1000 == len(clips[row][0])).all()
+            assert image[0, -1] % 1000 < clips[row].shape[1]
+    assert min(lengths) >= 10 and max(lengths) == 20 and len(lengths) > 5
+
+
+def test_augmentation_acts_on_each_clip_half_of_the_time():
+    mel, targets = torch.rand(400, 64, 20) + 0.01, torch.eye(400)
+    image, changed = tagger.augmented(mel, {"targets": targets}, np.random.default_rng(0))
+    assert image.shape == mel.shape and torch.isfinite(image).all()
+    share = changed["targets"].diagonal()
+    assert torch.allclose(changed["targets"].sum(1), torch.ones(400), atol=1e-5)
+    mixed = share < 1
+    assert 0.4 < mixed.float().mean() < 0.6
+    masked = (image == 0).all(2)  # [clips, bands]
+    widths = masked.sum(1)[masked.any(1)]
+    assert 0.4 < masked.any(1).float().mean() < 0.6 and widths.max() <= 2 * 31 / 128 * 64 + 1
+    inner = masked.any(1) & ~masked[:, 0] & ~masked[:, -1]  # masks that no edge cuts
+    assert masked[inner].sum(1).min() >= 2 * 8 / 128 * 64 - 1
+    plain = ~mixed & ~masked.any(1)
+    assert torch.allclose(image[plain], audio.standardised_decibels(mel[plain]), atol=1e-4)  # gain alone is undone
+    clip = int(torch.nonzero(mixed & ~masked.any(1))[0])
+    partner = int(changed["targets"][clip].masked_fill(torch.arange(400) == clip, 0).argmax())
+    powers = torch.stack([mel[clip].ravel(), mel[partner].ravel()], 1).double().numpy()
+    ours = image[clip].ravel().double().numpy()
+    ratio = float(share[clip] / (1 - share[clip]))  # before the gains, which are within 0.81 and 1.21
+    fits = [np.corrcoef(ours, np.log(powers @ [ratio * g, 1]))[0, 1] for g in np.linspace(0.66, 1.5, 169)]
+    assert max(fits) > 1 - 1e-5
+
+
+@pytest.mark.parametrize("supervision", tagger.SUPERVISION)
+def test_what_a_batch_holds(supervision):
+    data = tag_data(supervision)
+    pseudo = torch.rand(30, 2) if supervision == "pseudo_labels" else None
+    batches = list(data.batches(1, stage=2, epoch=1, pseudo=pseudo))
+    assert len(batches) == len(tagger.training_rows(data.corpus, data.folds, 1)["curated"]) // 4
+    noisy = {"noisy", "noisy_targets"} if supervision != "curated" else set()
+    assert set(batches[0]) == {"curated", "curated_targets"} | noisy | ({"pseudo"} if pseudo is not None else set())
 
 
 def test_a_tagger_learns_two_tones_and_is_saved(tmp_path):
-    torch.manual_seed(0)
-    made_up, mels = corpus(), []
-    for labels in made_up.clips["labels"]:
-        mel = torch.rand(16, 24) * 0.01
-        mel[3 if labels == ["a"] else 11] += 1
-        mels.append(mel)
-    folds = tagger.fold_numbers(made_up, SMALL, seed=0)
-    run = dict(epochs=SMALL.epochs, seed=0, checkpoints=tmp_path)
-    trained, history = tagger.train(made_up, mels, folds, SMALL, **run)
-    rows = np.flatnonzero(made_up.clips["set"] == "test")
-    vectors = trained.tag_clips([mels[row] for row in rows], folds[rows])
+    data = tag_data()
+    stages, history = data.train(tmp_path)
+    rows = np.flatnonzero(data.corpus.clips["set"] == "test")
+    vectors = stages[-1].tag_clips([data.mels[row] for row in rows], data.folds[rows])
     assert vectors.min() >= 0 and vectors.max() <= 1
-    assert metrics.lwlrap(made_up.targets()[rows], vectors) > 0.9
-    assert len(history) == 3 * 40
-    trained.save(tmp_path / "saved")
-    again = tagger.Tagger.load(tmp_path / "saved").tag_clips([mels[row] for row in rows], folds[rows])
+    assert metrics.lwlrap(data.corpus.targets()[rows], vectors) > 0.9
+    assert history.groupby("stage").size().to_dict() == {1: 3 * 24, 2: 3 * 12}
+    assert len(list(tmp_path.glob("fold*-cycle*.npy"))) == 3 * 2
+    stages[-1].save(tmp_path / "saved")
+    again = tagger.Tagger.load(tmp_path / "saved").tag_clips([data.mels[row] for row in rows], data.folds[rows])
     assert np.array_equal(vectors, again)
+
+
+def test_stage_2_learns_what_the_teachers_say(tmp_path):
+    plain, taught = (tag_data(supervision, epochs=1) for supervision in ("noisy", "pseudo_labels"))
+    (one, _), _ = plain.train(tmp_path / "noisy")
+    (same, after), _ = taught.train(tmp_path / "pseudo")
+    vectors = [t.tag_clips(taught.mels, taught.folds) for t in (one, same, after)]
+    assert np.array_equal(vectors[0], vectors[1]) and not np.allclose(vectors[1], vectors[2])
+    # with teachers that always say "a", so does stage 2
+    for file in (tmp_path / "pseudo").glob("fold*-cycle*.npy"):
+        np.save(file, np.tile(np.array([0.9, 0.1], "float32"), (10, 1)))
+    for file in (tmp_path / "pseudo").glob("*stage2*"):
+        file.unlink()
+    swayed = replace(taught, sizes=replace(SMALL, epochs=1, second_cycles=25))
+    (_, after), _ = swayed.train(tmp_path / "pseudo")
+    noisy = np.flatnonzero(taught.corpus.clips["set"] == "noisy")
+    loud = after.tag_clips([taught.mels[row] for row in noisy], taught.folds[noisy])
+    assert loud[:, 0].mean() > vectors[1][noisy, 0].mean() + 0.1
+
+
+def test_a_tagger_cut_short_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    data = tag_data(epochs=2)
+    whole, _ = data.train(tmp_path / "whole")
+    calls, fit = [], tagger.training.fit
+
+    def cut(*given, **options):
+        calls.append(options["epochs"])
+        if len(calls) == 5:  # in stage 2
+            raise KeyboardInterrupt
+        return fit(*given, **options)
+
+    monkeypatch.setattr(tagger.training, "fit", cut)
+    with pytest.raises(KeyboardInterrupt):
+        data.train(tmp_path / "cut")
+    monkeypatch.setattr(tagger.training, "fit", fit)
+    resumed, _ = data.train(tmp_path / "cut")
+    for a, b in zip(whole, resumed):
+        assert np.array_equal(a.tag_clips(data.mels, data.folds), b.tag_clips(data.mels, data.folds))
+
+
+def test_the_learning_rate_falls_along_cosines_that_start_again(tmp_path):
+    data, rates, step = tag_data(epochs=4), [], torch.optim.Adam.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", lambda self: rates.append(self.param_groups[0]["lr"]) or step(self))
+        data._fit(TaggingNet(2, SMALL), 1, 1, tmp_path)
+    expected = [1e-6 + (SMALL.lr - 1e-6) * (1 + np.cos(np.pi * k / 4)) / 2 for k in (0, 1, 2, 3)] * 2
+    assert np.allclose(rates, np.repeat(expected, len(rates) // 8))
+
+
+def test_judged_clips_and_their_figures():
+    data = tag_data()
+    judged, targets, scores = tag_vectors.judge(TwoTones(), data)
+    assert set(judged["set"]) == {"test", "curated"} and len(judged) == 20 and judged["top"].mean() == 0.5
+    found = tag_vectors.figures(judged, targets, scores)["test"]
+    rows = np.flatnonzero(judged["set"] == "test")
+    assert found["accuracy"] == 0.5 and found["clips"] == found["recordings"] == 10
+    assert found["lwlrap"] == pytest.approx(metrics.lwlrap(targets[rows], scores[rows])) == pytest.approx(0.75)
+    assert found["interval"][0] < 0.75 < found["interval"][1]
+    together = tag_vectors.lwlrap_interval(judged.assign(recording=judged["fname"].str[0]))
+    assert together[1] - together[0] != pytest.approx(found["interval"][1] - found["interval"][0])
+
+
+class TwoTones:
+    """A tagger that always hears "a"."""
+
+    def tag_clips(self, mels, folds):
+        return np.tile([0.9, 0.1], (len(mels), 1))
 
 
 def test_lwlrap_is_sklearns_weighted_by_labels():
@@ -98,8 +236,6 @@ def test_lwlrap_is_sklearns_weighted_by_labels():
     expected = label_ranking_average_precision_score(targets[kept], scores[kept], sample_weight=weights)
     assert metrics.lwlrap(targets, scores) == pytest.approx(expected)
     assert metrics.lwlrap(targets, targets) == 1
-    low, high = metrics.lwlrap_interval(targets, scores)
-    assert low < expected < high
     with pytest.raises(ValueError, match="at least one clip with a label"):
         metrics.lwlrap(np.zeros((2, 3)), np.ones((2, 3)))
 
