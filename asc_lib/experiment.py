@@ -39,29 +39,17 @@ class Preset:
     scene: SceneRecipe
     tagger: TaggerSizes
     threads: int  # of a scene notebook; with one each, as many notebooks as there are cores run side by side
-    tagger_threads: int
+    tagger_threads: int  # of the tagger's
 
 
 SMALL_SCENE = SceneRecipe(lr=1e-3, crop=48_000, epochs=14, look_every=7)
 SMALL_TAGGER = TaggerSizes(
-    bands=64,
-    n_fft=2048,
-    hop=882,
-    widths=(16, 32, 64, 128),
-    depths=(1, 1, 1, 1),
-    epochs=16,
-    cycles=2,
-    second_cycles=1,
-    lr=2e-3,
+    bands=64, n_fft=2048, hop=882, widths=(16, 32, 64, 128), depths=(1, 1, 1, 1), batch=32, cycles=2, second_cycles=1
 )
 PRESETS = {
-    "mini": Preset("narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, batch=32), 1, 1),
+    "mini": Preset("narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, epochs=20), 1, 1),
     "esc50": Preset(
-        "narrow",
-        replace(SMALL_SCENE, epochs=24, look_every=12),
-        replace(SMALL_TAGGER, widths=(32, 64, 128, 256), crop=128, batch=32, epochs=24),
-        threads=1,
-        tagger_threads=2,
+        "narrow", replace(SMALL_SCENE, epochs=24, look_every=12), replace(SMALL_TAGGER, crop=128, epochs=40), 1, 1
     ),
     "tau2019": Preset("released", SceneRecipe(), TaggerSizes(), os.cpu_count() or 1, os.cpu_count() or 1),
 }

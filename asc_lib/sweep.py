@@ -79,7 +79,8 @@ def cells(name: str, **others: int | str) -> list[Cell]:
     if name in (*NOTEBOOK_OF, *FUSIONS):
         return [cell(name, MAIN.get(name, {}), **others)]
     grid = tables.published()
-    known = ["all", "main", "taggers", *(f"table{number}" for number in sorted(grid["table"].unique())), *NOTEBOOK_OF, *FUSIONS]
+    of_tables = (f"table{number}" for number in sorted(grid["table"].unique()))
+    known = dict.fromkeys(["all", "main", "taggers", *of_tables, *NOTEBOOK_OF, *FUSIONS])
     if name not in known:
         raise ValueError(f"unknown sweep '{name}': choose one of {', '.join(known)}")
     chosen = grid if name == "all" else grid[grid["table"] == int(name.removeprefix("table"))]

@@ -108,7 +108,8 @@ def test_every_published_cell_has_a_notebook():
             assert getattr(row, name) == value
     assert [len(sweep.cells(f"table{n}")) for n in (2, 3, 4, 5)] == [8, 20, 8, 20]
     assert len(sweep.cells("main")) == 6
-    with pytest.raises(ValueError, match="unknown sweep 'table9': choose one of all, main, table2"):
+    assert [cell.settings().supervision for cell in sweep.cells("taggers")] == ["curated", "noisy", "pseudo_labels"]
+    with pytest.raises(ValueError, match="unknown sweep 'table9': choose one of all, main, taggers, table2"):
         sweep.cells("table9")
 
 
