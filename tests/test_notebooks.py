@@ -57,6 +57,8 @@ def test_a_scene_notebook_leaves_its_record(name, tmp_path):
         assert figures["interval"][0] <= figures["accuracy"] <= figures["interval"][1]
         assert figures["accuracy_paper_protocol"] >= figures["accuracy"] >= 0
         assert figures["kernel"] == "rbf" and figures["choices"] == 2
+        assert figures["accuracy_by_kernel"]["rbf"] == figures["accuracy"]
+        assert max(figures["accuracy_by_kernel"].values()) == figures["accuracy_paper_protocol"]
     assert len(record["history"]) == 1 and record["seconds"] > 0 and record["environment"]["torch"]
     assert (record["tags"] is None) == (name == "02_baseline")
     if name == "05_combined":
@@ -68,7 +70,11 @@ def test_the_tagger_notebook_leaves_its_record(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     record = record_of(tmp_path / "results")
     assert record["system"] == "tagger" and record["parameters"]["epochs"] == 1
-    assert record["lwlrap"]["test"]["clips"] == 160 and 0 < record["lwlrap"]["test"]["lwlrap"] < 1
+    assert record["parameters"]["supervision"] == "pseudo_labels" and record["networks"] == 2
+    for stage in ("stage 1", "stage 2"):
+        test = record["lwlrap"][stage]["test"]
+        assert test["clips"] == 160 and test["interval"][0] < test["lwlrap"] < test["interval"][1] < 1
+    assert {(row["stage"], row["fold"]) for row in record["history"]} == {(1, 1), (1, 2), (2, 1), (2, 2)}
 
 
 @pytest.mark.parametrize("name", ["00_data", "06_results"])

@@ -1,7 +1,9 @@
 """The tagging network at full size, its folds, its loss and its augmentation."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import librosa
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from torchvision.models import resnet34
 from asc_lib import audio, metrics, tag_vectors, tagger
 from asc_lib.corpora import TagCorpus
 from asc_lib.scene_net import n_parameters
+from asc_lib.store import Store
 from asc_lib.tagger import TagData
 from asc_lib.tagging_net import TaggerSizes, TaggingNet
 
@@ -206,6 +209,27 @@ def test_the_learning_rate_falls_along_cosines_that_start_again(tmp_path):
         data._fit(TaggingNet(2, SMALL), 1, 1, tmp_path)
     expected = [1e-6 + (SMALL.lr - 1e-6) * (1 + np.cos(np.pi * k / 4)) / 2 for k in (0, 1, 2, 3)] * 2
     assert np.allclose(rates, np.repeat(expected, len(rates) // 8))
+
+
+def test_a_stereo_scene_at_48_khz_is_tagged_by_the_networks_that_may():
+    torch.manual_seed(0)
+    sizes = replace(SMALL, bands=32, n_fft=1024, hop=512)
+    nets = {fold: TaggingNet(3, sizes) for fold in (1, 2)}
+    rng = np.random.default_rng(0)
+    clips = (3000 * rng.standard_normal((3, 2, 48_000))).astype("int16")
+    scenes = SimpleNamespace(clips=pd.DataFrame({"fold": [1, 5, 2]}))
+    vectors = tagger.Tagger(nets, list("abc"), sizes).tag_scenes(scenes, Store(clips, ""), np.arange(3))
+    own = []
+    for clip in clips:
+        mono = librosa.resample((clip[0] / 2.0 + clip[1] / 2.0) / 2**15, orig_sr=48_000, target_sr=44_100)
+        options = dict(sr=44_100, n_fft=1024, hop_length=512, n_mels=32, fmin=20, fmax=22_050, pad_mode="reflect")
+        decibels = 10 * np.log10(librosa.feature.melspectrogram(y=mono, **options))
+        image = torch.from_numpy((decibels - decibels.mean()) / decibels.std(ddof=1)).float()
+        with torch.no_grad():
+            own.append([net.eval()(image[None]).sigmoid()[0].numpy() for net in nets.values()])
+    expected = [own[0][0], (own[1][0] + own[1][1]) / 2, own[2][1]]
+    assert np.allclose(vectors, expected, atol=2e-3)
+    assert np.abs(own[0][0] - own[0][1]).max() > 0.01
 
 
 def test_judged_clips_and_their_figures():

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 from torch import nn
 
@@ -17,13 +18,16 @@ from asc_lib.scene_net import SceneNet
 from asc_lib.store import Store
 
 
-def test_mixup_blends_every_value_alike():
-    a = torch.arange(5.0)
-    mixed = training.mix({"x": a, "y": 2 * a.unsqueeze(1)}, 0.5, np.random.default_rng(3))
-    assert torch.allclose(mixed["y"][:, 0], 2 * mixed["x"])
-    rng = np.random.default_rng(3)
-    share, pairs = rng.beta(0.5, 0.5), torch.from_numpy(rng.permutation(5))
-    assert torch.allclose(mixed["x"], share * a + (1 - share) * a[pairs])
+def test_mixup_is_the_sum_of_two_clips_weighted():
+    rng = np.random.default_rng(0)
+    a, y = rng.standard_normal((5, 2, 7)).astype("float32"), np.eye(5, dtype="float32")
+    batch = {"x": torch.from_numpy(a), "y": torch.from_numpy(y)}
+    for share in (0.3, np.array([0.0, 0.25, 0.5, 0.75, 1.0])):
+        mixed = training.mix(batch, share, np.random.default_rng(3))
+        pairs = np.random.default_rng(3).permutation(5)
+        for clip, (own, other) in enumerate(zip(np.broadcast_to(share, 5), pairs)):
+            assert np.allclose(mixed["x"][clip], own * a[clip] + (1 - own) * a[other], atol=1e-6)
+            assert np.allclose(mixed["y"][clip], own * y[clip] + (1 - own) * y[other])
 
 
 def fit(checkpoint=None, epochs=4, seed=0):
@@ -84,6 +88,25 @@ def test_excerpts_of_a_training_epoch(small_mini):
         assert set(batch["targets"].unique().tolist()) == {0.0, 1.0}
     soft = torch.cat([batch["targets"] for batch in mixed])
     assert torch.allclose(soft.sum(1), torch.ones(len(soft)), atol=1e-5) and ((soft > 0) & (soft < 1)).any()
+
+
+def test_crops_are_pre_emphasised_excerpts_of_their_clips(small_mini):
+    data = scene_data(small_mini)
+    raw = data.waveforms.waveforms / 2**15
+    whole = 32_000 * scipy.signal.lfilter([1, -0.97], [1], raw)[..., 1:]  # [clips, 2, 11,999]
+    seen = set()
+    for batch in data.training_batches(0, 1):
+        for crop, tags, target in zip(batch["waveform"].numpy(), batch["tags"].numpy(), batch["targets"]):
+            (clip,) = np.flatnonzero((data.tags == tags).all(1))
+            (start,) = np.flatnonzero(np.isclose(whole[clip, 0, :2000], crop[0, 0], atol=0.01)
+                                      & np.isclose(whole[clip, 1, :2000], crop[1, 0], atol=0.01))  # fmt: skip
+            assert np.allclose(crop, whole[clip, :, start : start + 10_000], atol=0.01)
+            assert small_mini.clips["split"][clip] == "train"
+            assert small_mini.labels[int(target.argmax())] == small_mini.clips["scene_label"][clip]
+            seen.add((clip, start))
+    assert len({clip for clip, _ in seen}) == len(seen) == 72 and len({start for _, start in seen}) > 50
+    test = data.whole(np.array([5]))["waveform"].numpy()
+    assert np.allclose(test, whole[[5]], atol=0.01)
 
 
 def test_judged_clips_are_those_outside_the_train_list(small_mini):
