@@ -49,7 +49,7 @@ SMALL_TAGGER = TaggerSizes(
 PRESETS = {
     "mini": Preset("narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, epochs=20), 1, 1),
     "esc50": Preset(
-        "narrow", replace(SMALL_SCENE, epochs=24, look_every=12), replace(SMALL_TAGGER, crop=128, epochs=40), 1, 1
+        "narrow", replace(SMALL_SCENE, epochs=36, look_every=12), replace(SMALL_TAGGER, crop=128, epochs=40), 1, 1
     ),
     "tau2019": Preset("released", SceneRecipe(), TaggerSizes(), os.cpu_count() or 1, os.cpu_count() or 1),
 }

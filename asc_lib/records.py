@@ -20,6 +20,7 @@ from .recipe import looks, test_sets
 from .scene_net import FRONT_ENDS, SceneNet, n_parameters
 from .store import Store
 from .tag_vectors import TagVectors, TrainedTagger
+from .tagger import SUPERVISION
 
 VERSION = 2  # raised when a change of the code changes what a run gives
 TABLES = {"baseline": 2, "codecat": 2, "before_code": 2, "attention": 3, "combined_separate": 4, "combined_shared": 5}
@@ -31,8 +32,9 @@ def run_name(settings: Settings, *fingerprints: str) -> str:
     parameters.pop("device")
     sizes = [f"{name[0]}{value}" for name, value in settings.sizes().items()]
     words = [settings.data, settings.fusion or "tagger", *sizes, f"seed{settings.seed}"]
-    if settings.tags not in (None, "tagger"):
-        words.insert(2, settings.tags)
+    for value, usual in ((settings.tags, "tagger"), (settings.supervision, SUPERVISION[-1])):
+        if value not in (None, usual):
+            words.insert(2, value)
     preset = settings.preset
     recipe = [preset.scene, FRONT_ENDS[settings.front_end]] if settings.front_end else [preset.tagger]
     described = [asdict(part) for part in recipe]
@@ -141,9 +143,10 @@ def write_tagger_record(settings: Settings, corpus: TagCorpus, trained: TrainedT
 
 
 def _write_columns(path: Path, table: pd.DataFrame) -> None:
-    texts = {name: table[name].to_numpy(str) for name in table if table[name].dtype == object}
+    numbers = {name: column.to_numpy() for name, column in table.items() if pd.api.types.is_numeric_dtype(column)}
+    texts = {name: table[name].to_numpy(str) for name in table if name not in numbers}
     with written_whole(path) as file:
-        np.savez_compressed(file, **(dict(table.items()) | texts))
+        np.savez_compressed(file, allow_pickle=False, **texts, **numbers)
 
 
 def _write(path: Path, record: dict, history: pd.DataFrame) -> Path:

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from asc_lib import sweep
+from asc_lib import records, sweep
 from asc_lib.artefacts import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("0[0-9]_*.ipynb"))
@@ -59,6 +60,9 @@ def test_a_scene_notebook_leaves_its_record(name, tmp_path):
         assert figures["kernel"] == "rbf" and figures["choices"] == 2
         assert figures["accuracy_by_kernel"]["rbf"] == figures["accuracy"]
         assert max(figures["accuracy_by_kernel"].values()) == figures["accuracy_paper_protocol"]
+    clips = records.read_predictions(record["run"], "mini", tmp_path / "results")
+    test = clips[clips["split"] == "test"]
+    assert len(clips) == 300 and (test["truth"] == test["svm"]).mean() == pytest.approx(record["test"]["accuracy"])
     assert len(record["history"]) == 1 and record["seconds"] > 0 and record["environment"]["torch"]
     assert (record["tags"] is None) == (name == "02_baseline")
     if name == "05_combined":
@@ -74,6 +78,10 @@ def test_the_tagger_notebook_leaves_its_record(tmp_path):
     for stage in ("stage 1", "stage 2"):
         test = record["lwlrap"][stage]["test"]
         assert test["clips"] == 160 and test["interval"][0] < test["lwlrap"] < test["interval"][1] < 1
+    clips = records.read_predictions(record["run"], "mini", tmp_path / "results")
+    assert clips["fname"].is_unique and np.average(clips["lrap"], weights=clips["labels"]) == pytest.approx(
+        record["lwlrap"]["stage 2"]["test"]["lwlrap"]
+    )
     assert {(row["stage"], row["fold"]) for row in record["history"]} == {(1, 1), (1, 2), (2, 1), (2, 2)}
 
 
@@ -100,14 +108,14 @@ def test_wrong_parameters_stop_a_notebook(parameters, message, tmp_path):
 
 def test_the_same_run_twice_gives_the_same_record(tmp_path):
     cell = sweep.cell("baseline", {}, data="mini", seed=3, epochs=1)
-    records = []
+    found = []
     for attempt in ("first", "second"):
         given = [word for key, value in cell.parameters.items() for word in ("-p", key, str(value))]
         done = papermill(tmp_path, tmp_path / attempt, cell.path, *given)
         assert done.returncode == 0, done.stderr[-2000:]
-        records.append(record_of(tmp_path / attempt))
-        records[-1].pop("seconds")
-    assert records[0] == records[1]
+        found.append(record_of(tmp_path / attempt))
+        found[-1].pop("seconds")
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
