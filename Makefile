@@ -48,11 +48,12 @@ notebooks: env ## execute the notebooks in place, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False $(PATHS)
 
 evidence: export ASC_RESULTS = $(CURDIR)/results/again
-evidence: env ## make the committed records again, in results/again (an hour)
+evidence: env ## make the committed records again, in results/again (an hour and a half)
 	$(BIN)/asc sweep taggers --data esc50
 	$(BIN)/asc sweep main --data esc50 --seeds 0,1,2
 	$(BIN)/asc sweep baseline --data mini --seeds 0,1,2
 	$(BIN)/asc probe --data mini
+	$(BIN)/asc probe --data esc50
 	$(BIN)/asc tables --data esc50
 	$(BIN)/asc paper
 

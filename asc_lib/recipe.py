@@ -75,10 +75,10 @@ class SceneData:
         return self.inputs(rows, np.zeros(len(rows), int), length)
 
     @torch.no_grad()
-    def read(self, net: SceneNet, rows: np.ndarray, batch: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, net: SceneNet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes [len(rows), width] and scene probabilities [len(rows), scenes] of whole clips."""
         net.eval()
-        codes, probabilities = [], []
+        codes, probabilities, batch = [], [], 4 if self.device == "cpu" else 24  # a processor's caches hold few clips
         for start in range(0, len(rows), batch):
             out = net(**self.whole(rows[start : start + batch]))
             codes.append(out.code.cpu())

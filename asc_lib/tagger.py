@@ -136,7 +136,7 @@ class Tagger:
         vectors = [self.probabilities(mel[None], self.fit_to_tag(int(fold))) for mel, fold in zip(mels, folds)]
         return torch.cat(vectors).numpy()
 
-    def tag_scenes(self, corpus: SceneCorpus, waveforms: Store, rows: np.ndarray, batch: int = 20) -> np.ndarray:
+    def tag_scenes(self, corpus: SceneCorpus, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
         """Tag vectors [len(rows), tags] of scene clips, mixed to mono and resampled from 48 to 44.1 kHz."""
         mel, resample = self.sizes.mel(), torchaudio.transforms.Resample(store.RATE, audio.MelSpectrogram.rate)
         folds, out = corpus.clips["fold"].to_numpy()[rows], np.zeros((len(rows), len(self.tags)), "float32")
