@@ -18,7 +18,7 @@ help: ## list the targets
 
 env: .venv/installed ## install everything into .venv
 
-demo: env ## data, tagger and every system on `mini`, ending with a table (about 6 minutes)
+demo: env ## data, tagger and every system on `mini`, ending with a table (some minutes)
 	@mkdir -p $(ASC_RESULTS)/mini/notebooks
 	$(call execute,00_data)
 	$(call execute,01_tagger)

@@ -65,7 +65,7 @@ def images(pictures: list[np.ndarray], columns: int, ylabel: str, xlabel: str) -
     pictures = [np.asarray(picture) for picture in pictures]
     limits = {"vmin": min(p.min() for p in pictures), "vmax": max(p.max() for p in pictures)}
     for axis, picture in zip(axes.flat, pictures):
-        axis.imshow(picture, aspect="auto", origin="lower", cmap=MAP, **limits)
+        axis.imshow(picture, aspect="auto", origin="lower", cmap=MAP, interpolation="nearest", **limits)
     figure.supylabel(ylabel, size=10)
     figure.supxlabel(xlabel, size=10)
     return figure
