@@ -1,6 +1,6 @@
 # `make` or `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all lab notebooks evidence clean
+.PHONY: help env demo test test-all kills bench lab notebooks evidence clean
 PYTHON ?= python3.11
 BIN := .venv/bin
 NOTEBOOKS := 00_data 01_tagger 02_baseline 03_concatenation 04_attention 05_combined 06_results
@@ -38,8 +38,14 @@ test: env ## ruff, unit tests, every notebook through nbval, every notebook's co
 	$(BIN)/ruff format --check .
 	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope --nbval-lax tests $(PATHS)
 
-test-all: test ## the same, and the slow tests: all 56 configurations at full size (2 minutes more)
+test-all: test ## the same, and the slow tests: all 56 configurations and a stand-in for TAU 2019 (MINUTES minutes more)
 	$(BIN)/pytest -q -m slow -n 2 tests
+
+kills: env ## kill downloads, packing, tagging and training fifty times; each must end as if undisturbed (20 minutes)
+	$(BIN)/python tests/kill_nine.py --kills 50
+
+bench: env ## ours beside the plain way, to results/bench (a minute)
+	$(BIN)/python -m asc_lib.bench
 
 lab: env ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks

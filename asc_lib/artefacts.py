@@ -1,14 +1,20 @@
 """Where files live, and how they are written: whole or not at all, once, and named by what determines them."""
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -22,6 +28,23 @@ def data_root() -> Path:
 def results_root() -> Path:
     """Folder of records: ``ASC_RESULTS``, or ``results/local/`` in the repository."""
     return Path(os.environ.get("ASC_RESULTS") or REPOSITORY / "results" / "local").resolve()
+
+
+def inventory() -> pd.DataFrame:
+    """What lies under ``ASC_DATA``: a row a corpus or artefact with ``what``, ``GB``, ``files`` and ``fingerprint``."""
+    rows = []
+    for path in sorted([*data_root().glob("[!.]*"), *data_root().glob("made/[!.]*")]):
+        if path.name == "made":
+            continue
+        files = [file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+        mark = "".join(re.findall(r"[0-9a-f]{12}", path.stem)[-1:])
+        index, waveforms = path / "index.json", path / ".waveforms.npy.unfinished"
+        if index.is_file():
+            mark = json.loads(index.read_text(encoding="utf-8"))["fingerprint"]
+        size = sum(file.stat().st_blocks for file in files) * 512 / 1e9
+        name = path.relative_to(data_root()).as_posix() + (" (unfinished)" if waveforms.exists() else "")
+        rows.append({"what": name, "GB": size, "files": len(files), "fingerprint": mark})
+    return pd.DataFrame(rows, columns=["what", "GB", "files", "fingerprint"])
 
 
 def fingerprint(*parts: object) -> str:
@@ -62,3 +85,72 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
                 with written_whole(path) as temporary:
                     make(temporary)
     return path
+
+
+Put = Callable[[int, np.ndarray], None]  # put(first, rows) writes the rows of an array from number ``first`` on
+
+
+def filled(
+    path: Path, shape: tuple[int, ...], dtype: str, fill: Callable[[Put, np.ndarray], None], items: int, some: int
+) -> np.ndarray:
+    """Open the array at ``path`` (.npy) for reading; if it is not there, fill it, in one process while others wait.
+
+    ``fill(put, numbers)`` puts there what belongs to these of the ``items``, ``some`` at a time, from any thread. A
+    filling that was cut short goes on with those that were under way. The space is reserved first: raises OSError when
+    there is none, and ValueError for a file that is damaged.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.exists():
+                _fill(path, shape, np.dtype(dtype), fill, items, some)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.shape != shape:
+            raise ValueError(f"it has the shape {array.shape}, not {shape}")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and it is made again") from None
+    return array
+
+
+def _fill(path: Path, shape: tuple[int, ...], dtype: np.dtype, fill: Callable, items: int, some: int) -> None:
+    unfinished, count = path.with_name(f".{path.name}.unfinished"), path.with_name(f".{path.name}.filled")
+    if not (unfinished.exists() and count.exists()):
+        _reserve(unfinished, shape, dtype, path.name)
+        write_text(count, "0")
+    row = dtype.itemsize * math.prod(shape[1:])
+    with open(unfinished, "rb+") as file:
+        start = unfinished.stat().st_size - row * shape[0]
+
+        def put(first: int, rows: np.ndarray) -> None:
+            raw = memoryview(np.ascontiguousarray(rows, dtype)).cast("B")
+            if os.pwrite(file.fileno(), raw, start + row * first) != len(raw):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(unfinished))
+
+        def note(done: int) -> None:
+            os.fdatasync(file.fileno())  # what is counted must be there even if the machine fails
+            write_text(count, str(done))
+
+        notes = []
+        with ThreadPoolExecutor(1) as disk:
+            for done in range(int(count.read_text(encoding="utf-8")), items, some):
+                stop = min(done + some, items)
+                fill(put, np.arange(done, stop))
+                notes.append(disk.submit(note, stop))
+        for noted in notes:
+            noted.result()
+    count.unlink()
+    os.replace(unfinished, path)
+
+
+def _reserve(unfinished: Path, shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
+    size = dtype.itemsize * math.prod(shape)
+    try:
+        with open(unfinished, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+            file.flush()
+            os.posix_fallocate(file.fileno(), file.tell(), size)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        needed = f"{error.strerror}: {size / 1e9:.3g} GB are needed for {name}"
+        raise OSError(error.errno, needed, str(unfinished.parent)) from None

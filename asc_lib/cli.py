@@ -1,4 +1,4 @@
-"""The commands: ``asc sweep``, ``asc tables``, ``asc paper``, ``asc probe``."""
+"""The commands: ``asc data``, ``asc sweep``, ``asc tables``, ``asc paper``, ``asc probe``."""
 
 import json
 import os
@@ -7,14 +7,68 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from . import paper, plots, records, store, sweep, tables
+from . import artefacts, corpora, paper, plots, records, store, sweep, tables
 from .artefacts import results_root, write_text, written_whole
-from .corpora import open_scenes
+from .corpora import fetch, open_scenes
 from .metrics import linear_probe
 from .tag_vectors import open_tag_vectors
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-Data = Annotated[str, typer.Option(help="data set: mini, esc50 or tau2019")]
+Data = Annotated[str, typer.Option(help="data set: mini, esc50, tau2019, or a folder of your own")]
+
+
+data_app = typer.Typer(help="Look after the data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+Name = Annotated[str, typer.Argument(help="mini, esc50, tau2019, fsdkaggle2019, or a folder of your own")]
+
+
+@data_app.command("fetch")
+def fetch_(
+    name: Annotated[str, typer.Argument(help="tau2019, fsdkaggle2019 or esc50")],
+    only: Annotated[str, typer.Option(help="fetch only archives with this word in their names, such as meta")] = "",
+) -> None:
+    """Download and unpack a corpus into ASC_DATA; run it again to go on where it stopped."""
+    try:
+        print(corpora.licence(name))
+        fetch.fetch(name, fetch.archives(name), artefacts.data_root() / name, only)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"asc data fetch: {error}") from None
+
+
+@data_app.command()
+def check(data: Name) -> None:
+    """Find everything that is wrong with a data set in one pass; the exit code is 1 if anything is."""
+    try:
+        counts, findings = corpora.check(data)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"asc data check: {error}") from None
+    print(counts.to_string(index=False, na_rep="-"), end="\n\n")
+    for finding in findings:
+        print(f"{'wrong' if finding.fatal else 'note '}  {finding.file} {finding.what}")
+    wrong = sum(finding.fatal for finding in findings)
+    print(f"{wrong} wrong, {len(findings) - wrong} to note")
+    raise typer.Exit(1 if wrong else 0)
+
+
+@data_app.command()
+def pack(data: Name) -> None:
+    """Pack the scene clips of a data set into its waveform store, as the notebooks do on first use, and verify it."""
+    try:
+        corpus = open_scenes(data)
+        waveforms = store.verify(corpus)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"asc data pack: {error}") from None
+    clips, _, samples = waveforms.waveforms.shape
+    seconds, size = samples / store.RATE, waveforms.waveforms.nbytes / 1e9
+    print(f"{clips} clips of {seconds:g} s, {size:.3g} GB, fingerprint {waveforms.fingerprint}: {store.folder(corpus)}")
+
+
+@data_app.command()
+def info() -> None:
+    """List what lies under ASC_DATA: corpora and all that was made from them, with sizes and fingerprints."""
+    table = artefacts.inventory()
+    print(f"{artefacts.data_root()} ({table['GB'].sum():.3g} GB)", end="\n\n")
+    print(table.to_string(index=False, float_format="{:.3f}".format))
 
 
 @app.command("sweep")
@@ -31,7 +85,7 @@ def sweep_(
         numbers = [int(seed) for seed in seeds.split(",")]
         chosen = [cell for seed in numbers for cell in sweep.cells(what, **others, seed=seed)]
         failed = sweep.run(chosen, workers)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"asc sweep: {error}") from None
     raise typer.Exit(1 if failed else 0)
 
@@ -39,17 +93,17 @@ def sweep_(
 @app.command("tables")
 def tables_(data: Data = "mini") -> None:
     """Draw the table of all systems from the records under ASC_RESULTS; write it beside them and print it."""
-    table = tables.measured(data)
+    folder, table = results_root() / corpora.name_of(data), tables.measured(data)
     if table.empty:
-        raise SystemExit(f"asc tables: no record in {results_root() / data}: run `asc sweep main --data {data}` first")
+        raise SystemExit(f"asc tables: no record in {folder}: run `asc sweep main --data {data}` first")
     readable = tables.readable(table)
-    write_text(results_root() / data / "systems.csv", readable.to_csv())
-    with written_whole(results_root() / data / "systems.png") as picture:
+    write_text(folder / "systems.csv", readable.to_csv())
+    with written_whole(folder / "systems.png") as picture:
         plots.accuracies(table).savefig(picture, dpi=120)
     print(tables.markdown(readable))
     taggers = tables.taggers(data)
     if len(taggers):
-        write_text(results_root() / data / "taggers.csv", taggers.to_csv())
+        write_text(folder / "taggers.csv", taggers.to_csv())
         print("", tables.markdown(taggers), sep="\n")
 
 
@@ -68,7 +122,7 @@ def probe(data: Data = "mini") -> None:
         corpus = open_scenes(data)
         waveforms = store.pack(corpus)
         vectors = {source: open_tag_vectors(source, corpus, waveforms) for source in ("true", "tagger")}
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"asc probe: {error}") from None
     targets, train, test = corpus.targets(), corpus.rows("train"), corpus.rows("test")
     found = {"data": data, "fingerprint": waveforms.fingerprint, "chance": 1 / len(corpus.labels)}
@@ -77,7 +131,7 @@ def probe(data: Data = "mini") -> None:
     baseline = [r for r in records.read_records(data) if r["system"] == "baseline"]
     found["baseline"] = {r["parameters"]["seed"]: r["test"]["accuracy"] for r in baseline}
     found["baseline_mean"] = float(np.mean(list(found["baseline"].values()))) if baseline else None
-    write_text(results_root() / data / "probe.json", json.dumps(found, indent=1))
+    write_text(results_root() / corpora.name_of(data) / "probe.json", json.dumps(found, indent=1))
     print(json.dumps(found, indent=1))
 
 

@@ -4,12 +4,13 @@ import difflib
 import os
 import types
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pandas as pd
 import pydantic
 import torch
 
-from .corpora import DATA_SETS
+from .corpora import DATA_SETS, name_of
 from .recipe import SceneRecipe
 from .scene_net import FRONT_ENDS, FUSIONS, heads_problem
 from .tagger import SUPERVISION
@@ -29,6 +30,8 @@ NOTEBOOKS = {
 }
 FIXED_FUSION = {"02_baseline": "baseline", "04_attention": "attention"}
 TAGS = ("tagger", "shuffled", "true")
+TABLES = (".csv", ".parquet", ".npz")  # of tag vectors of one's own
+HUB = "hf:"  # before the name of a Hugging Face audio classification model
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ PRESETS = {
     ),
     "tau2019": Preset("released", SceneRecipe(), TaggerSizes(), os.cpu_count() or 1, os.cpu_count() or 1),
 }
+
+
+def preset_of(data: str) -> Preset:
+    """The preset of a data set; a folder of one's own has that of ``tau2019``."""
+    return PRESETS.get(data, PRESETS["tau2019"])
 
 
 class ParameterError(ValueError):
@@ -82,10 +90,15 @@ class Settings(pydantic.BaseModel):
     @property
     def preset(self) -> Preset:
         """The preset of the data set, with this run's number of epochs."""
-        preset = PRESETS[self.data]
+        preset = preset_of(self.data)
         if self.notebook == "01_tagger":
             return replace(preset, tagger=replace(preset.tagger, epochs=self.epochs))
         return replace(preset, scene=replace(preset.scene, epochs=self.epochs))
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set in files and folders."""
+        return name_of(self.data)
 
     def sizes(self) -> dict[str, int]:
         """Heads and layers, those that the fusion uses."""
@@ -136,9 +149,10 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 
 def _resolved(settings: Settings) -> Settings:
     given = settings.notebook
-    _one_of("data", settings.data, DATA_SETS)
-    preset = PRESETS[settings.data]
     tagging = given == "01_tagger"
+    if tagging or not Path(settings.data).is_dir():
+        _one_of("data", settings.data, DATA_SETS if tagging else (*DATA_SETS, "the path of a folder of your own"))
+    preset = preset_of(settings.data)
     new: dict[str, object] = {
         "epochs": settings.epochs or (preset.tagger if tagging else preset.scene).epochs,
         "threads": settings.threads or (preset.tagger_threads if tagging else preset.threads),
@@ -154,15 +168,22 @@ def _resolved(settings: Settings) -> Settings:
         filters = FRONT_ENDS[new["front_end"]].filters
         if "heads" in FUSIONS[fusion].uses and (problem := heads_problem(settings.heads, filters)):
             raise ParameterError(f"parameter 'heads': {problem}")
-    for name, known in (("tags", TAGS), ("supervision", SUPERVISION)):
-        if getattr(settings, name) is not None:
-            _one_of(name, getattr(settings, name), known)
+    if settings.supervision is not None:
+        _one_of("supervision", settings.supervision, SUPERVISION)
+    if settings.tags is not None and Path(settings.tags).suffix not in TABLES and not settings.tags.startswith(HUB):
+        others = f"the path of a table ({', '.join(TABLES)})", f"{HUB} and the name of a model"
+        _one_of("tags", settings.tags, (*TAGS, *others))
     return settings.model_copy(update=new)
+
+
+def default_device() -> str:
+    """The device that "auto" stands for."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _device(name: str) -> str:
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return default_device()
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from . import audio, svm, training
-from .corpora import SceneCorpus
+from .corpora import CorpusError, SceneCorpus
 from .metrics import accuracy
 from .scene_net import SceneNet
 from .store import Store
@@ -45,9 +46,21 @@ class SceneData:
     recipe: SceneRecipe
     device: str
 
+    @cached_property
+    def source(self) -> Store:
+        """The waveforms where the device reaches them fastest: all of them on the GPU, if they fit."""
+        return self.waveforms.nearest(self.device)
+
+    @property
+    def crop(self) -> int:
+        """Samples of a training excerpt: the recipe's, or all of a clip that is not longer (in data of one's own)."""
+        return min(self.recipe.crop, self.waveforms.samples - 1)
+
     def inputs(self, rows: np.ndarray, starts: np.ndarray, length: int) -> training.Batch:
         """Pre-emphasised excerpts [B, 2, length] from ``starts``, and tag vectors [B, c]."""
-        raw = self.waveforms.batch(rows, starts, length + 1).to(self.device, non_blocking=True)
+        raw = self.source.batch(rows, starts, length + 1)
+        if raw.device.type == "cpu" and self.device != "cpu":
+            raw = raw.pin_memory().to(self.device, non_blocking=True)
         tags = torch.from_numpy(self.tags[rows]).to(self.device)
         return {"waveform": audio.pre_emphasis(raw), "tags": tags}
 
@@ -55,10 +68,12 @@ class SceneData:
         """Random excerpts of the training clips, in random order; mixed up from the recipe's epoch on."""
         recipe, rng = self.recipe, training.epoch_generator(seed, epoch)
         order, targets = rng.permutation(self.corpus.rows("train")), self.corpus.targets()
+        if len(order) < recipe.batch:
+            raise CorpusError(f"{self.corpus.root} has {len(order)} training clips: a batch takes {recipe.batch}")
         for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
             rows = order[start : start + recipe.batch]
-            starts = rng.integers(self.waveforms.samples - recipe.crop, size=len(rows))
-            batch = self.inputs(rows, starts, recipe.crop)
+            starts = rng.integers(self.waveforms.samples - self.crop, size=len(rows))
+            batch = self.inputs(rows, starts, self.crop)
             one_hot = F.one_hot(torch.from_numpy(targets[rows]), len(self.corpus.labels))
             batch["targets"] = one_hot.float().to(self.device)
             if epoch >= recipe.mixup_from:
@@ -109,9 +124,10 @@ class SceneData:
         recipe = self.recipe
         looked_at = range(recipe.look_every, recipe.epochs, recipe.look_every)
         settings = dict(lr=recipe.lr, weight_decay=recipe.weight_decay, amsgrad=True)
+        ahead = iter if self.device == "cpu" else training.prefetched  # a processor has no time to spare meanwhile
         return training.fit(
             net.to(self.device),
-            lambda epoch: self.training_batches(seed, epoch),
+            lambda epoch: ahead(self.training_batches(seed, epoch)),
             self.loss,
             torch.optim.Adam(net.parameters(), **settings),
             epochs=recipe.epochs,

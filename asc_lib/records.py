@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from . import svm
 from .artefacts import data_root, fingerprint, results_root, write_text, written_whole
-from .corpora import SceneCorpus, TagCorpus
+from .corpora import SceneCorpus, TagCorpus, name_of
 from .experiment import Settings
 from .metrics import accuracy, interval
 from .recipe import looks, test_sets
@@ -31,10 +32,10 @@ def run_name(settings: Settings, *fingerprints: str) -> str:
     parameters = settings.parameters()
     parameters.pop("device")
     sizes = [f"{name[0]}{value}" for name, value in settings.sizes().items()]
-    words = [settings.data, settings.fusion or "tagger", *sizes, f"seed{settings.seed}"]
+    words = [settings.data_name, settings.fusion or "tagger", *sizes, f"seed{settings.seed}"]
     for value, usual in ((settings.tags, "tagger"), (settings.supervision, SUPERVISION[-1])):
         if value not in (None, usual):
-            words.insert(2, value)
+            words.insert(2, re.sub(r"\W+", "_", Path(value).stem))
     preset = settings.preset
     recipe = [preset.scene, FRONT_ENDS[settings.front_end]] if settings.front_end else [preset.tagger]
     described = [asdict(part) for part in recipe]
@@ -95,7 +96,7 @@ def write_scene_record(
 ) -> Path:
     """Write predictions, then the record, under ``ASC_RESULTS``; drop the checkpoint; return the record's path."""
     run = scene_run(settings, waveforms, tags)
-    folder = results_root() / settings.data / "records"
+    folder = results_root() / settings.data_name / "records"
     predicted = {name: judged[name].astype("uint8") for name in ("truth", "svm", "softmax")}
     _write_columns(folder / f"{run}.npz", judged[["filename", "location", "split"]].assign(**predicted))
     counts = corpus.clips["split"].value_counts().to_dict()
@@ -125,7 +126,7 @@ def write_tagger_record(settings: Settings, corpus: TagCorpus, trained: TrainedT
     In it ``test`` are the test clips, and ``curated`` the curated ones, each tagged by the network that left it out.
     """
     run = tagger_run(settings, corpus)
-    folder = results_root() / settings.data / "records"
+    folder = results_root() / settings.data_name / "records"
     test = trained.judged[trained.judged["set"] == "test"].drop(columns="set")
     _write_columns(folder / f"{run}.npz", test)
     counts = corpus.clips["set"].value_counts().to_dict()
@@ -160,7 +161,7 @@ def _write(path: Path, record: dict, history: pd.DataFrame) -> Path:
 
 def read_records(data: str, root: Path | None = None) -> list[dict]:
     """All records of a data set under ``ASC_RESULTS`` (or ``root``), by name."""
-    folder = (root or results_root()) / data / "records"
+    folder = (root or results_root()) / name_of(data) / "records"
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[!.]*.json"))]
 
 
@@ -169,6 +170,6 @@ def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFr
 
     Of a tagger's run: fname, recording, labels (their number), lrap, lrap_stage_1 and top.
     """
-    path = (root or results_root()) / data / "records" / f"{run}.npz"
+    path = (root or results_root()) / name_of(data) / "records" / f"{run}.npz"
     with np.load(path, allow_pickle=False) as columns:
         return pd.DataFrame({name: columns[name] for name in columns.files})

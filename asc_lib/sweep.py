@@ -103,7 +103,7 @@ def run(chosen: list[Cell], workers: int = 1) -> list[Cell]:
     """Execute the cells that have no record yet, ``workers`` at a time; return those that failed."""
     waiting = []
     for one in chosen:
-        name, folder = run_name(one), results_root() / one.settings().data
+        name, folder = run_name(one), results_root() / one.settings().data_name
         if (folder / "records" / f"{name}.json").exists():
             print(f"done before: {name}", flush=True)
         else:

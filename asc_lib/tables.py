@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from .artefacts import REPOSITORY
-from .experiment import PRESETS, SIZES
+from .experiment import SIZES, preset_of
 from .metrics import interval
 from .records import read_predictions, read_records
 from .tag_vectors import lwlrap_interval
@@ -21,7 +21,7 @@ def published() -> pd.DataFrame:
 def title(system: str, parameters: dict) -> str:
     """A system's name with the sizes that it uses, and the tags' source where it is not the tagger."""
     sizes = {size: parameters.get(size) for size in SIZES if parameters.get(size) is not None}
-    source = parameters.get("tags") or "tagger"
+    source = Path(parameters.get("tags") or "tagger").stem
     words = [f"{value} {size.replace('_', ' ')}".removesuffix("s" * (value == 1)) for size, value in sizes.items()]
     return ", ".join([system.replace("_", " "), *words, *([f"{source} tags"] if source != "tagger" else [])])
 
@@ -47,7 +47,7 @@ def measured(data: str, root: Path | None = None) -> pd.DataFrame:
 def _kind(record: dict) -> tuple:
     """What makes runs comparable: (system with its sizes, what was trained how, data, tags)."""
     parameters, tags = record["parameters"], record["tags"]
-    preset = PRESETS[parameters["data"]]
+    preset = preset_of(parameters["data"])
     usual = {"epochs": preset.scene.epochs, "front_end": preset.front_end, "threads": preset.threads}
     changed = [f"{name} {parameters[name]}" for name, value in usual.items() if parameters[name] != value]
     shuffled = tags and tags["source"] == "shuffled"  # these differ from seed to seed
@@ -112,7 +112,7 @@ def taggers(data: str, root: Path | None = None) -> pd.DataFrame:
     lwlrap after both stages with its 95 % interval (bootstrap over recordings), what it gains over the row above on
     the same clips, and the share of clips whose most probable tag is right. Seeds are averaged clip by clip.
     """
-    preset, kinds = PRESETS[data].tagger, {}
+    preset, kinds = preset_of(data).tagger, {}
     for record in read_records(data, root):
         if record["system"] == "tagger" and record["parameters"]["epochs"] == preset.epochs:
             kinds.setdefault(record["parameters"].get("supervision"), []).append(record)

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,15 @@ import pandas as pd
 import torch
 from filelock import FileLock
 
-from .artefacts import data_root, fingerprint, made_once
-from .corpora import SceneCorpus, TagCorpus, open_tags
-from .experiment import PRESETS, ParameterError, Settings, check
+from . import hub_tagger
+from .artefacts import Put, data_root, filled, fingerprint, made_once
+from .corpora import COMPOSED, SceneCorpus, TagCorpus, open_tags
+from .experiment import HUB, TAGS, ParameterError, Settings, check, default_device, preset_of
 from .metrics import interval, lrap_by_clip, lwlrap_by_chance
 from .store import Store
 from .tagger import TagData, Tagger, fold_numbers, tag_mels
 
+TAGGED_AT_A_TIME = 64  # clips tagged between two notes of how far tagging has come
 VERSION = 2  # raised when a change of the code changes what a tagger learns or gives
 
 
@@ -148,8 +152,12 @@ def lwlrap_interval(judged: pd.DataFrame, lrap: pd.Series | None = None) -> tupl
 
 
 def default_tagger(data: str) -> tuple[Tagger, dict, str]:
-    """The tagger that scene notebooks use (preset, seed 0), trained on first use; its lwlrap; its name."""
+    """The tagger that scene notebooks use (preset, seed 0), trained on first use; its lwlrap; its name.
+
+    Scenes of one's own are tagged by that of ``tau2019``.
+    """
     defaults = dict(seed=0, epochs=0, device="auto", threads=0, supervision="pseudo_labels")
+    data = data if data in COMPOSED else "tau2019"
     settings, corpus = check("01_tagger", data=data, **defaults), open_tags(data)
     path = tagger_path(settings, corpus)
     with _training(settings, corpus):
@@ -157,29 +165,91 @@ def default_tagger(data: str) -> tuple[Tagger, dict, str]:
             print(f"no tagger for '{data}' yet: training it first, as notebook 01 does")
             with threads(settings.threads):
                 _train(settings, tag_data(settings, corpus))
-    return Tagger.load(path), json.loads((path / "lwlrap.json").read_text(encoding="utf-8")), path.name
+    found = json.loads((path / "lwlrap.json").read_text(encoding="utf-8"))
+    return Tagger.load(path).to(settings.device), found, path.name
 
 
 def open_tag_vectors(source: str, corpus: SceneCorpus, waveforms: Store, seed: int = 0) -> TagVectors:
     """Tag vectors of every clip of a scene corpus.
 
     ``source``: "tagger" (computed on first use, then cached); "shuffled", the same dealt out to other clips of the
-    same split; "true", 1 for every sound that is in a composed clip. Raises ParameterError for "true" on a corpus
-    that does not say what is in its clips.
+    same split; "true", 1 for every sound that is in a composed clip; the path of a table (``read_table``); or "hf:" and
+    the name or folder of a Hugging Face audio classification model. Raises ParameterError for "true" on a corpus that
+    does not say what is in its clips, and for a table or a model that does not fit.
     """
     if source == "true":
         return _true_tags(corpus)
+    if source.startswith(HUB):
+        return _from_hub(source, corpus, waveforms)
+    if source not in TAGS:
+        return read_table(Path(source), corpus)
     tagger, found, name = default_tagger(corpus.name)
-    path = data_root() / "made" / f"{corpus.name}-tags-{fingerprint(name, waveforms.fingerprint, VERSION)}.npy"
-    with threads(PRESETS[corpus.name].tagger_threads):
-        made_once(path, lambda file: np.save(file, tagger.tag_scenes(corpus, waveforms, np.arange(len(corpus.clips)))))
-    values = np.load(path, allow_pickle=False)
+    tag = partial(tagger.tag_scenes, corpus, waveforms)
+    values = _cached(corpus, waveforms, name, len(tagger.tags), tag)
     if source == "shuffled":
         rng = np.random.default_rng(seed)
         for split in ("train", "test", "unused"):
             rows = corpus.rows(split)
             values[rows] = values[rng.permutation(rows)]
     return TagVectors(values, tagger.tags, source, found["stage 2"]["test"])
+
+
+def _cached(corpus: SceneCorpus, waveforms: Store, name: str, width: int, tag: Callable) -> np.ndarray:
+    """Tag vectors [clips, width] of a whole corpus by the tagger of this name, computed on first use, then cached."""
+    path = data_root() / "made" / f"{corpus.name}-tags-{fingerprint(name, waveforms.fingerprint, VERSION)}.npy"
+
+    def fill(put: Put, rows: np.ndarray) -> None:
+        put(rows[0], tag(rows))
+
+    clips = len(corpus.clips)
+    with threads(preset_of(corpus.name).tagger_threads):
+        return np.array(filled(path, (clips, width), "float32", fill, clips, TAGGED_AT_A_TIME))
+
+
+def _from_hub(source: str, corpus: SceneCorpus, waveforms: Store) -> TagVectors:
+    tagger = hub_tagger.load(source.removeprefix(HUB), default_device())
+    values = _cached(corpus, waveforms, tagger.fingerprint, len(tagger.tags), partial(tagger.tag_scenes, waveforms))
+    return TagVectors(values, tagger.tags, source, None)
+
+
+def read_table(path: Path, corpus: SceneCorpus) -> TagVectors:
+    """Tag vectors from a table of one's own: a row a clip, a column a tag, each value within 0 to 1.
+
+    ``.csv`` and ``.parquet``: the column ``filename``, as in the corpus, and one for each tag. ``.npz``: the arrays
+    ``filename`` [clips], ``tags`` [c] and ``values`` [clips, c]. Rows of other clips are left aside. Raises
+    ParameterError, naming the table, where it cannot be read, lacks clips, names one twice, or holds other values.
+    """
+    told = f"parameter 'tags': {path}"
+    try:
+        table = READERS[path.suffix](path)
+        if "filename" not in table or table.shape[1] < 2:
+            raise ParameterError(f"{told} needs a column 'filename' and one for each tag; it has {list(table)[:5]}")
+        table = table.set_index("filename")
+        values = table.apply(pd.to_numeric).astype("float32")
+    except ParameterError:
+        raise
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ParameterError(f"{told} cannot be read: {str(error).strip().splitlines()[0]}") from None
+    if (twice := values.index[values.index.duplicated()]).size:
+        raise ParameterError(f"{told} has {twice[0]!r} twice")
+    if (missing := corpus.clips["filename"][~corpus.clips["filename"].isin(values.index)]).size:
+        raise ParameterError(f"{told} lacks {missing.size} of {len(corpus.clips)} clips, the first {missing.iloc[0]!r}")
+    values = values.loc[corpus.clips["filename"]]
+    wrong = ~((values >= 0) & (values <= 1)).to_numpy()  # NaN among them
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        where = f"{values.index[row]!r}, tag {values.columns[column]!r}"
+        raise ParameterError(f"{told}: {values.iloc[row, column]} is not within 0 to 1 ({where}; {wrong.sum()} such)")
+    return TagVectors(values.to_numpy(), list(map(str, values.columns)), path.stem, None)
+
+
+def _read_npz(path: Path) -> pd.DataFrame:
+    with np.load(path, allow_pickle=False) as arrays:
+        table = pd.DataFrame(arrays["values"], columns=arrays["tags"].astype(str))
+        return table.assign(filename=arrays["filename"].astype(str))
+
+
+READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".npz": _read_npz}
 
 
 def _true_tags(corpus: SceneCorpus) -> TagVectors:

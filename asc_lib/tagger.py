@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedKFold
 from torch.nn import functional as F
 
 from . import audio, store, training
-from .artefacts import written_whole
+from .artefacts import Put, data_root, filled, fingerprint, written_whole
 from .corpora import SceneCorpus, TagCorpus
 from .store import Store
 from .tagging_net import TaggerSizes, TaggingNet
@@ -25,14 +25,26 @@ PSEUDO_WEIGHT = 20.0  # of the mean squared error that stage 2 adds
 
 
 def tag_mels(corpus: TagCorpus, sizes: TaggerSizes) -> list[torch.Tensor]:
-    """Linear mel power [bands, frames] of every clip, in the corpus's order; clips shorter than a crop are repeated."""
-    mel, out = sizes.mel(), []
-    for path in corpus.clips["path"]:
-        clip = torch.from_numpy(audio.read(path, mel.rate, channels=1)[0]).float() / 2**15
-        spectrogram = mel(clip)
-        repeats = -(-sizes.crop // spectrogram.shape[1])
-        out.append(spectrogram.repeat(1, repeats))
-    return out
+    """Linear mel power [bands, frames] of every clip, in the corpus's order; clips shorter than a crop are repeated.
+
+    They lie in one file under ``ASC_DATA`` (about 25 GB for FSDKaggle2019), computed on first use and memory-mapped.
+    """
+    paths, mel = list(corpus.clips["path"]), sizes.mel()
+    frames = np.array([1 + audio.length(path)[0] // sizes.hop for path in paths])
+    frames *= -(-sizes.crop // frames)
+    ends = np.cumsum(frames)
+
+    def compute(put: Put, rows: np.ndarray) -> None:
+        for row in rows:
+            clip = torch.from_numpy(audio.read(paths[row], mel.rate, channels=1)[0]).float() / 2**15
+            one = mel(clip).T
+            put(ends[row] - frames[row], one.repeat(frames[row] // len(one), 1).numpy())
+
+    described = [str(corpus.root), list(map(str, paths)), frames.tolist(), sizes.bands, sizes.n_fft, sizes.hop]
+    path = data_root() / "made" / f"{corpus.root.name}-mels-{fingerprint(*described)}.npy"
+    filled(path, (int(ends[-1]), sizes.bands), "float32", compute, len(paths), 64)
+    array = np.load(path, mmap_mode="c", allow_pickle=False)  # torch warns of arrays that cannot be written
+    return [torch.from_numpy(array[end - count : end]).T for end, count in zip(ends, frames)]
 
 
 def fold_numbers(corpus: TagCorpus, sizes: TaggerSizes, seed: int) -> np.ndarray:
@@ -111,7 +123,7 @@ def soft_pseudo_labels(probabilities: np.ndarray) -> np.ndarray:
 def tag(net: TaggingNet, mel: torch.Tensor) -> torch.Tensor:
     """Tag vectors [B, tags] of linear mel power [B, bands, frames]: the curated head's sigmoid, 0 to 1."""
     with torch.no_grad():
-        image = audio.standardised_decibels(mel.to(next(net.parameters()).device))
+        image = audio.standardised_decibels(mel.contiguous().to(next(net.parameters()).device))
         return net.eval()(image).sigmoid().cpu()
 
 
@@ -138,15 +150,21 @@ class Tagger:
 
     def tag_scenes(self, corpus: SceneCorpus, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
         """Tag vectors [len(rows), tags] of scene clips, mixed to mono and resampled from 48 to 44.1 kHz."""
-        mel, resample = self.sizes.mel(), torchaudio.transforms.Resample(store.RATE, audio.MelSpectrogram.rate)
+        device = next(next(iter(self.nets.values())).parameters()).device
+        mel = self.sizes.mel().to(device)
+        resample = torchaudio.transforms.Resample(store.RATE, audio.MelSpectrogram.rate).to(device)
         folds, out = corpus.clips["fold"].to_numpy()[rows], np.zeros((len(rows), len(self.tags)), "float32")
         for fold in np.unique(folds):
             places = np.flatnonzero(folds == fold)
             for part in np.array_split(places, -(-len(places) // batch)):
-                starts = np.zeros(len(part), int)
-                clips = waveforms.batch(rows[part], starts, waveforms.samples).float().mean(1) / 2**15
-                out[part] = self.probabilities(mel(resample(clips)), self.fit_to_tag(int(fold))).numpy()
+                clips = waveforms.batch(rows[part], np.zeros(len(part), int), waveforms.samples).to(device)
+                mono = clips.float().mean(1) / 2**15
+                out[part] = self.probabilities(mel(resample(mono)), self.fit_to_tag(int(fold))).numpy()
         return out
+
+    def to(self, device: str) -> "Tagger":
+        """The same tagger on a device."""
+        return Tagger({fold: net.to(device) for fold, net in self.nets.items()}, self.tags, self.sizes)
 
     def save(self, folder: Path) -> None:
         """Write the networks (safetensors) and what they are (JSON) into a new folder."""

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,16 @@ def mix(batch: Batch, share: float | np.ndarray, rng: np.random.Generator) -> Ba
         own = shares.to(value.device).reshape(-1, *[1] * (value.ndim - 1))
         mixed[name] = own * value + (1 - own) * value[pairs.to(value.device)]
     return mixed
+
+
+def prefetched(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same batches; the next one is made in a thread while one is in use."""
+    source = iter(batches)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, source, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, source, None)
+            yield batch
 
 
 def fit(

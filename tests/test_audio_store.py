@@ -1,6 +1,10 @@
 """Reading, pre-emphasis, mel spectrograms and the packed store, against independent calculations."""
 
 import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 
 import librosa
 import numpy as np
@@ -11,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asc_lib import artefacts, audio, store
+from asc_lib import artefacts, audio, corpora, store
 
 
 def test_pre_emphasis_is_the_filter_of_the_paper():
@@ -45,10 +49,10 @@ def test_standardised_decibels():
     [
         (lambda p: None, "is missing"),
         (lambda p: p.write_text("no sound"), "cannot be read as audio"),
-        (lambda p: p.write_bytes(b""), "cannot be read as audio"),
-        (lambda p: soundfile.write(p, np.zeros((10, 2)), 44_100), r"sample rate \(Hz\) is 44100, expected 48000"),
-        (lambda p: soundfile.write(p, np.zeros(10), 48_000), "number of channels is 1, expected 2"),
-        (lambda p: soundfile.write(p, np.zeros((10, 2)), 48_000), r"length \(samples\) is 10, expected 48000"),
+        (lambda p: p.write_bytes(b""), r"is an empty file \(0 bytes\)"),
+        (lambda p: soundfile.write(p, np.zeros((10, 2)), 44_100), "has a sample rate of 44100 Hz, expected 48000"),
+        (lambda p: soundfile.write(p, np.zeros(10), 48_000), r"has 1 channel\(s\), expected 2"),
+        (lambda p: soundfile.write(p, np.zeros((10, 2)), 48_000), "has 10 samples, expected 48000"),
     ],
 )
 def test_unfit_audio_is_named(tmp_path, write, message):
@@ -75,6 +79,120 @@ def test_a_batch_is_its_excerpts(picks, length):
     assert batch.shape == (len(picks), 2, length)
     for excerpt, (row, start) in zip(batch, picks):
         assert np.array_equal(excerpt, waveforms[row, :, start : start + length])
+
+
+def test_a_copy_of_the_store_gives_the_same_batches(small_mini, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path))
+    packed = store.pack(small_mini)
+    rows, starts = np.array([5, 0, 189]), np.array([7, 0, 40_000])
+    copied = packed.copied("cpu")
+    assert torch.is_tensor(copied.waveforms) and packed.nearest("cpu") is packed
+    assert torch.equal(copied.batch(rows, starts, 8_000), packed.batch(rows, starts, 8_000))
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_the_store_goes_to_a_gpu_where_it_fits(fits, small_mini, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path))
+    packed = store.pack(small_mini)
+    free = 2 * packed.waveforms.nbytes - (not fits)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 8 * free))
+    monkeypatch.setattr(store.Store, "copied", lambda self, device: f"on {device}")
+    assert packed.nearest("cuda:1") == ("on cuda:1" if fits else packed)
+
+
+PACKING = """
+from pathlib import Path
+from asc_lib import store
+from asc_lib.corpora import tau2019
+print(store.pack(tau2019.read("mini", Path("{}"))).fingerprint)
+"""
+
+
+def packing(root, data):
+    command = [sys.executable, "-c", PACKING.format(root)]
+    return subprocess.Popen(command, env=os.environ | {"ASC_DATA": str(data)}, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_pack_at_once(small_mini, tmp_path):
+    both = [packing(small_mini.root, tmp_path) for _ in range(2)]
+    first, second = (process.communicate()[0] for process in both)
+    assert first == second != "" and not any(process.returncode for process in both)
+    assert len(list((tmp_path / "made").glob("mini-store-*"))) == 1
+
+
+def test_a_packing_that_stopped_goes_on(small_mini, tmp_path, monkeypatch):
+    """A clip that cannot be read stops it; what was packed before is not read again."""
+    root = shutil.copytree(small_mini.root, tmp_path / "scenes")
+    corpus, seen = replace(small_mini, root=root), []
+    monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
+    broken = root / corpus.clips["filename"][100]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:1000])
+    with pytest.raises(audio.AudioError, match=broken.name):
+        store.pack(corpus)
+    broken.write_bytes(whole)
+    read = audio.read
+    monkeypatch.setattr(audio, "read", lambda path, *rest: seen.append(path) or read(path, *rest))
+    packed = store.pack(corpus)
+    assert len(seen) == 190 - 64 + 1  # and the first, whose length all others must have
+    assert not list((tmp_path / "data" / "made").glob("*/.*.unfinished"))
+    monkeypatch.setenv("ASC_DATA", str(tmp_path / "other"))
+    assert store.pack(corpus).fingerprint == packed.fingerprint
+
+
+def test_a_damaged_store_is_refused(small_mini, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path))
+    packed = store.verify(small_mini)
+    file = store.folder(small_mini) / "waveforms.npy"
+    with open(file, "rb+") as raw:
+        raw.seek(-3, 2)
+        byte = raw.read(1)
+        raw.seek(-3, 2)
+        raw.write(bytes([byte[0] ^ 1]))
+    first = small_mini.clips["filename"].iloc[-1]
+    with pytest.raises(corpora.CorpusError, match=rf"is damaged \(first at \['{first}'\]\): delete this folder"):
+        store.verify(small_mini)
+    os.truncate(file, 1_000_000)
+    with pytest.raises(corpora.CorpusError, match="is damaged .*: delete this folder, and it is packed again"):
+        store.pack(small_mini)
+    shutil.rmtree(file.parent)
+    assert store.pack(small_mini).fingerprint == packed.fingerprint
+    (file.parent / "index.json").write_text("{")
+    with pytest.raises(corpora.CorpusError, match="is damaged"):
+        store.pack(small_mini)
+
+
+def test_a_full_disk_leaves_nothing(small_mini, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("ASC_DATA", str(tmp_path))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left on device: 0.0365 GB are needed for waveforms.npy"):
+        store.pack(small_mini)
+    assert {path.suffix for path in (tmp_path / "made").rglob("*") if path.is_file()} <= {".lock"}
+
+
+def test_a_filled_array_is_what_was_filled_in(tmp_path):
+    calls = []
+
+    def fill(put, items):
+        calls.append(items.tolist())
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        put(items[0], np.repeat(items[:, None], 3, 1))
+
+    with pytest.raises(KeyboardInterrupt):
+        artefacts.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2)
+    array = artefacts.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2)
+    assert calls == [[0, 1], [2, 3], [2, 3], [4]] and array.tolist() == [[k] * 3 for k in range(5)]
+    assert artefacts.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2).shape == (5, 3) and len(calls) == 4
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".unfinished", ".filled")]
+    with pytest.raises(ValueError, match=r"a.npy is damaged \(it has the shape \(5, 3\), not \(5, 4\)\): delete it"):
+        artefacts.filled(tmp_path / "a.npy", (5, 4), "int16", fill, 5, 2)
+    os.truncate(tmp_path / "a.npy", 140)
+    with pytest.raises(ValueError, match="a.npy is damaged .*: delete it, and it is made again"):
+        artefacts.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):

@@ -7,6 +7,7 @@ import librosa
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from sklearn.metrics import label_ranking_average_precision_score
 from torch import nn
@@ -275,3 +276,21 @@ def test_the_interval_draws_whole_groups():
     by_clip = metrics.interval(lambda rows: correct[rows].mean(), np.arange(1000))
     by_place = metrics.interval(lambda rows: correct[rows].mean(), np.repeat(np.arange(10), 100))
     assert by_clip[1] - by_clip[0] < 0.1 < 0.4 < by_place[1] - by_place[0]
+
+
+def test_mels_are_computed_once_and_short_clips_repeated(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path))
+    sizes = TaggerSizes(bands=16, n_fft=512, hop=347, crop=20)
+    rng, paths = np.random.default_rng(0), [tmp_path / f"{k}.wav" for k in range(70)]
+    for k, path in enumerate(paths):
+        soundfile.write(path, 0.1 * rng.standard_normal(347 * (5 + k)), 44_100)
+    made_up = TagCorpus("made up", tmp_path, pd.DataFrame({"path": paths}), ["a"])
+    mels = tagger.tag_mels(made_up, sizes)
+    mel = audio.MelSpectrogram(16, 512, 347)
+    for k in (0, 3, 13, 14, 64, 69):
+        one = mel(torch.from_numpy(audio.read(paths[k], 44_100, 1)[0]).float() / 2**15)
+        repeats = -(-20 // one.shape[1])
+        assert torch.equal(mels[k], one.repeat(1, repeats)) and mels[k].shape[1] >= 20
+    monkeypatch.setattr(audio, "read", lambda *_: pytest.fail("read again"))
+    again = tagger.tag_mels(made_up, sizes)
+    assert all(torch.equal(a, b) for a, b in zip(mels, again))

@@ -144,3 +144,21 @@ def test_kill_9_in_mid_run(tmp_path):
     resumed, _ = start("cut").communicate(timeout=300)
     assert "resumed after epoch" in resumed
     assert resumed.strip().splitlines()[-1] == whole.strip().splitlines()[-1]
+
+
+def test_prefetched_batches_are_the_same():
+    def batches():
+        for k in range(5):
+            yield {"x": torch.tensor([k])}
+
+    assert [int(batch["x"]) for batch in training.prefetched(batches())] == [0, 1, 2, 3, 4]
+    assert list(training.prefetched([])) == []
+
+    def broken():
+        yield {"x": torch.tensor([1])}
+        raise OSError("gone")
+
+    source = training.prefetched(broken())
+    assert int(next(source)["x"]) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(source)

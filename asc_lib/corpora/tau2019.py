@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from . import checks
+from .checks import CorpusError, Finding
+
 HEADERS = {
     "meta.csv": ["filename", "scene_label", "identifier", "source_label"],
     "evaluation_setup/fold1_train.csv": ["filename", "scene_label"],
@@ -14,8 +17,9 @@ HEADERS = {
 }
 
 
-class CorpusError(ValueError):
-    """A corpus that is not as it should be; the message names the file and the way out."""
+SCENES = ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian")
+SCENES += ("street_traffic", "tram")
+OFFICIAL = {"meta.csv": 14_400, "evaluation_setup/fold1_train.csv": 9185, "evaluation_setup/fold1_evaluate.csv": 4185}
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class SceneCorpus:
     root: Path
     clips: pd.DataFrame
     composition: pd.DataFrame | None = None
+    convert: bool = False  # clips of other rates, channels and lengths are converted: data sets of one's own
 
     @property
     def labels(self) -> list[str]:
@@ -52,13 +57,47 @@ class SceneCorpus:
         return set(self.composition.loc[self.composition["filename"] == self.clips["filename"][row], "tag"]) - {""}
 
 
-def _table(path: Path, columns: list[str]) -> pd.DataFrame:
-    if not path.is_file():
-        raise CorpusError(f"{path} is missing: the corpus's evaluation setup and meta data belong there")
-    table = pd.read_csv(path, sep="\t", dtype=str)
-    if list(table.columns[: len(columns)]) != columns:
-        raise CorpusError(f"{path}: expected tab-separated columns {columns}, found {list(table.columns)}")
-    return table
+def tables(root: Path) -> tuple[dict[str, pd.DataFrame], list[Finding]]:
+    """The four tables of a corpus in TAU 2019's layout (official fold 1), and everything that is wrong with them."""
+    found, findings = {}, []
+    for file, columns in HEADERS.items():
+        table, problems = checks.table(root / file, columns, "\t")
+        if table is not None:
+            found[file] = table
+            problems += filter(None, map(checks.unsafe, table["filename"]))
+        findings += [Finding(file, problem) for problem in problems]
+    if len(found) == len(HEADERS):
+        findings += _contradictions(*found.values())
+    return found, findings
+
+
+def _contradictions(meta: pd.DataFrame, train: pd.DataFrame, evaluate: pd.DataFrame, test: pd.DataFrame):
+    _, train_file, evaluate_file, test_file = HEADERS
+    if different := set(evaluate["filename"]) ^ set(test["filename"]):
+        yield Finding(test_file, f"names other clips than fold1_evaluate.csv, the first {min(different)!r}")
+    if both := set(train["filename"]) & set(evaluate["filename"]):
+        yield Finding(train_file, f"shares {len(both)} clips with fold1_evaluate.csv, the first {min(both)!r}")
+    labels = meta.drop_duplicates("filename").set_index("filename")["scene_label"]
+    for file, part in ((train_file, train), (evaluate_file, evaluate)):
+        known = part["filename"].isin(labels.index)
+        if not known.all():
+            first = part["filename"][~known].iloc[0]
+            yield Finding(file, f"lists {(~known).sum()} clips that meta.csv does not know, the first {first!r}")
+        part = part[known]
+        other = part[part["scene_label"] != part["filename"].map(labels)]
+        if len(other):
+            first = other.iloc[0]
+            says = f"{first['filename']!r} a {first['scene_label']!r}, meta.csv a {labels[first['filename']]!r}"
+            yield Finding(file, f"calls {says} ({len(other)} such rows)")
+    if strangers := sorted(set(meta["scene_label"]) - set(SCENES)):
+        yield Finding("meta.csv", f"has the unknown label {strangers[0]!r}; there are {', '.join(SCENES)}")
+    if cityless := [name for name in meta["identifier"] if "-" not in name]:
+        yield Finding("meta.csv", f"has the identifier {cityless[0]!r}; expected is city-number, as in milan-1164")
+
+
+def file_names(found: dict[str, pd.DataFrame]) -> list[str]:
+    """Every file that these tables name, relative to the corpus."""
+    return [] if "meta.csv" not in found else found["meta.csv"]["filename"].tolist()
 
 
 def read(name: str, root: Path) -> SceneCorpus:
@@ -66,16 +105,11 @@ def read(name: str, root: Path) -> SceneCorpus:
 
     Raises CorpusError where a table is missing, has other columns, or the lists contradict each other.
     """
-    meta, train, evaluate, test = (_table(root / file, columns) for file, columns in HEADERS.items())
+    found, findings = tables(root)
+    if findings:
+        raise CorpusError(f"{root / findings[0].file} {findings[0].what}")
+    meta, train, evaluate, _ = found.values()
     lists = {"train": set(train["filename"]), "test": set(evaluate["filename"])}
-    if lists["test"] != set(test["filename"]):
-        raise CorpusError(f"{root / 'evaluation_setup'}: fold1_test.csv and fold1_evaluate.csv name different clips")
-    if both := lists["train"] & lists["test"]:
-        raise CorpusError(f"{root / 'evaluation_setup'}: {len(both)} clips in both lists, the first {min(both)}")
-    if strangers := (lists["train"] | lists["test"]) - set(meta["filename"]):
-        raise CorpusError(f"{root / 'meta.csv'}: {len(strangers)} listed clips are missing, the first {min(strangers)}")
-    if meta["filename"].duplicated().any():
-        raise CorpusError(f"{root / 'meta.csv'}: {meta['filename'][meta['filename'].duplicated()].iloc[0]} twice")
     clips = meta.rename(columns={"identifier": "location", "source_label": "device"})
     clips["city"] = clips["location"].str.split("-").str[0]
     clips["split"] = np.select([clips["filename"].isin(lists[s]) for s in lists], list(lists), "unused")
@@ -86,3 +120,13 @@ def read(name: str, root: Path) -> SceneCorpus:
     return SceneCorpus(
         name, root, clips.assign(fold=clips["filename"].map(parts.groupby("filename")["fold"].first())), parts
     )
+
+
+def check(root: Path, samples: int | None = 480_000) -> list[Finding]:
+    """Everything that is wrong with a corpus: its tables, rows and files without each other, every audio file.
+
+    ``samples``: length of every clip at 48 kHz, 10 s in TAU 2019.
+    """
+    found, findings = tables(root)
+    names = [name for name in file_names(found) if not checks.unsafe(name)]
+    return [*findings, *checks.files(root, "audio", names), *checks.clips(root, names, 48_000, 2, samples)]

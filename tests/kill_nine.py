@@ -1,0 +1,198 @@
+"""Kill downloads, packing, tag extraction and training at random moments: each must then end as if undisturbed.
+
+    python tests/kill_nine.py --kills 50
+
+Each kill (SIGKILL) happens in a folder of its own, at a moment drawn evenly from the time that the work takes
+undisturbed, and is followed by a plain restart, whose files are compared byte by byte with those of an undisturbed run.
+"""
+
+import argparse
+import functools
+import hashlib
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+JOBS = ("fetch", "pack", "tags", "training")
+
+
+def corpus(folder: Path):
+    from asc_lib.corpora import tau2019
+
+    return tau2019.read("mini", folder / "scenes")
+
+
+def fetch(shared: Path, own: Path) -> None:
+    """Three archives from the local server, as a corpus of Zenodo."""
+    from asc_lib.corpora.fetch import Archive, fetch
+
+    archives = []
+    for path in sorted((shared / "served").glob("*.zip")):
+        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        archives.append(Archive(path.name, f"{os.environ['SERVER']}/{path.name}", path.stat().st_size, md5))
+    fetch("tau2019", archives, own / "tau2019")
+
+
+def pack(shared: Path, own: Path) -> None:
+    from asc_lib import store
+
+    store.AT_A_TIME = 16
+    store.verify(corpus(shared))
+
+
+def tags(shared: Path, own: Path) -> None:
+    """Tag vectors by networks that were not trained: their values matter here, not their sense."""
+    import torch
+
+    from asc_lib import store, tag_vectors
+    from asc_lib.experiment import PRESETS
+    from asc_lib.tagger import Tagger
+    from asc_lib.tagging_net import TaggingNet
+
+    torch.manual_seed(0)
+    sizes, names = PRESETS["mini"].tagger, [f"tag {k}" for k in range(20)]
+    tagger = Tagger({fold: TaggingNet(20, sizes) for fold in (1, 2)}, names, sizes)
+    tag_vectors.default_tagger = lambda data: (tagger, {"stage 2": {"test": None}}, "random")
+    tag_vectors.TAGGED_AT_A_TIME = 16
+    scenes = corpus(shared)
+    tag_vectors.open_tag_vectors("tagger", scenes, store.pack(scenes))
+
+
+def training(shared: Path, own: Path) -> None:
+    """Four epochs with mixup and a look at the test clips; what is kept: weights, and the record."""
+    import torch
+    from safetensors.torch import save_file
+
+    from asc_lib import experiment, store
+    from asc_lib.artefacts import write_text, written_whole
+    from asc_lib.recipe import SceneData
+    from asc_lib.scene_net import SceneNet
+
+    torch.manual_seed(0)
+    scenes = corpus(shared)
+    recipe = replace(experiment.PRESETS["mini"].scene, crop=12_000, epochs=4, mixup_from=2, look_every=2)
+    data = SceneData(scenes, store.pack(scenes), np.zeros((len(scenes.clips), 0), "float32"), recipe, "cpu")
+    net = SceneNet(0, 10, "narrow", "baseline")
+    history = data.train(net, 0, own / "checkpoint.safetensors")
+    with written_whole(own / "net.safetensors") as file:
+        save_file(net.state_dict(), file)
+    write_text(own / "history.csv", history.drop(columns="seconds").to_csv())
+    (own / "checkpoint.safetensors").unlink()  # holds the seconds
+
+
+def work(job: str, shared: Path, own: Path) -> None:
+    import torch
+
+    import asc_lib.tag_vectors  # noqa: F401, before the clock starts
+
+    torch.set_num_threads(1)
+    print("started", flush=True)
+    globals()[job](shared, own)
+
+
+def prepare(shared: Path) -> None:
+    """A corpus of 190 clips of one second, and the same in three archives."""
+    from asc_lib.corpora import mini, soundscapes
+
+    recipe = replace(mini.RECIPE, seconds=1.0, train=(1, 1), test=(1, 1))
+    soundscapes.write_scenes(recipe, mini.SynthesisedSounds(), shared / "scenes")
+    files = sorted(path for path in (shared / "scenes").rglob("*") if path.is_file())
+    (shared / "served").mkdir()
+    for number in range(3):
+        archive = shared / "served" / f"TAU-urban-acoustic-scenes-2019-development.audio.{number + 1}.zip"
+        with zipfile.ZipFile(archive, "w") as packed:
+            for path in files[number::3]:
+                name = path.relative_to(shared / "scenes").as_posix()
+                packed.write(path, f"TAU-urban-acoustic-scenes-2019-development/{name}")
+
+
+class Slow(http.server.SimpleHTTPRequestHandler):
+    """Serves files slowly enough to be killed in the middle."""
+
+    def copyfile(self, source, outputfile) -> None:
+        while piece := source.read(1 << 19):
+            outputfile.write(piece)
+            time.sleep(0.02)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+def start(job: str, shared: Path, own: Path) -> subprocess.Popen:
+    own.mkdir(exist_ok=True)
+    command = [sys.executable, __file__, "--job", job, "--shared", shared, "--own", own]
+    environment = os.environ | {"ASC_DATA": str(own / "data"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().strip() == "started", process.stderr.read()
+    return process
+
+
+def finish(process: subprocess.Popen) -> float:
+    started = time.perf_counter()
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return time.perf_counter() - started
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hash of every file by its name, but of locks and of what a kill left under a temporary name."""
+    files = [
+        path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock" and ".part" not in path.name
+    ]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def tally(kills: int, seed: int) -> None:
+    rng, root = np.random.default_rng(seed), Path(tempfile.mkdtemp())
+    shared = root / "shared"
+    prepare(shared)
+    serve = functools.partial(Slow, directory=shared / "served")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve)
+    server.handle_error = lambda *_: None  # a client that was killed
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    os.environ["SERVER"] = f"http://127.0.0.1:{server.server_port}"
+    wrong = 0
+    for job, share in zip(JOBS, np.array_split(np.arange(kills), len(JOBS))):
+        takes = finish(start(job, shared, root / f"{job}-undisturbed"))
+        expected, equal, late = contents(root / f"{job}-undisturbed"), 0, 0
+        done = 0
+        while done < len(share):
+            own = root / f"{job}-killed"
+            process = start(job, shared, own)
+            time.sleep(rng.uniform(0, takes))
+            late += process.poll() is not None  # it had ended already: this one does not count
+            done += process.poll() is None
+            process.kill()
+            process.communicate()
+            finish(start(job, shared, own))
+            equal += contents(own) == expected
+            shutil.rmtree(own)
+        wrong += done + late - equal
+        same = f"{equal} of {done + late} restarts ended with the same {len(expected)} files"
+        print(f"{job}: {done} kills within {takes:.1f} s of work ({late} came too late); {same}", flush=True)
+    shutil.rmtree(root)
+    raise SystemExit(f"{wrong} restarts ended differently" if wrong else 0)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
+    parser.add_argument("--shared", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--own", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.job:
+        work(given.job, given.shared, given.own)
+    else:
+        tally(given.kills, given.seed)

@@ -1,0 +1,182 @@
+"""A data set of one's own: any audio, a table, a split made where none is given."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from asc_lib import audio, corpora, records, store
+from asc_lib.artefacts import REPOSITORY
+from asc_lib.corpora import own
+
+FORMATS = (("wav", 44_100, 1), ("flac", 48_000, 2), ("ogg", 16_000, 1), ("mp3", 44_100, 2))
+
+
+@pytest.fixture
+def folder(made_folder, tmp_path):
+    """A copy of it to change."""
+    return shutil.copytree(made_folder, tmp_path / "My scénes")
+
+
+@pytest.fixture(scope="module")
+def made_folder(tmp_path_factory):
+    """Forty clips of two seconds in four formats: two labels, ten places."""
+    root, rng, rows = tmp_path_factory.mktemp("own") / "made", np.random.default_rng(0), []
+    (root / "sound").mkdir(parents=True)
+    for k in range(40):
+        kind, rate, channels = FORMATS[k % 4]
+        pitch = np.sin(2 * np.pi * (200 if k % 2 else 1000) * np.arange(2 * rate) / rate)
+        samples = 0.3 * pitch[:, None] + 0.05 * rng.standard_normal((2 * rate, channels))
+        soundfile.write(root / "sound" / f"clip {k}.{kind}", samples, rate)
+        rows.append(
+            {"label": ("low", "high")[k % 2], "filename": f"sound/clip {k}.{kind}", "location": f"place-{k // 4}"}
+        )
+    pd.DataFrame(rows, columns=["label", "filename", "location"]).to_csv(root / "labels.csv", index=False)
+    return root
+
+
+def change(folder, **columns):
+    table = pd.read_csv(folder / "labels.csv").assign(**columns)
+    table.to_csv(folder / "labels.csv", index=False)
+    return table
+
+
+def test_a_split_is_made_and_written_down(folder, capsys):
+    clips = corpora.open_scenes(str(folder)).clips
+    assert "one was made and written to" in capsys.readouterr().out
+    assert (clips.groupby("location")["split"].nunique() == 1).all()
+    assert (clips.groupby("split")["scene_label"].nunique() == 2).all()
+    assert 6 <= (clips["split"] == "test").sum() <= 14
+    assert pd.read_csv(folder / "split.csv")["split"].tolist() == clips["split"].tolist()
+    pd.read_csv(folder / "split.csv").assign(split=["train", "test"] * 20)[::-1].to_csv(
+        folder / "split.csv", index=False
+    )
+    change(folder, location=[f"place-{k}" for k in range(40)], label="one")
+    assert corpora.open_scenes(str(folder)).clips["split"].tolist() == ["train", "test"] * 20  # what is there is used
+    assert capsys.readouterr().out == ""
+
+
+def test_a_split_of_ones_own_is_kept(folder):
+    split = ["train"] * 20 + ["test"] * 16 + ["unused"] * 4
+    change(folder, split=split)
+    corpus = corpora.open_scenes(str(folder))
+    assert corpus.clips["split"].tolist() == split and not (folder / "split.csv").exists()
+    assert corpus.name == "own_my_scénes" and corpus.labels == ["high", "low"]
+
+
+def test_every_clip_is_converted(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
+    soundfile.write(folder / "sound/clip 0.wav", 0.5 * np.ones((3 * 44_100, 1)), 44_100)
+    soundfile.write(folder / "sound/clip 4.wav", np.r_[np.zeros(24_000), 0.5 * np.ones(24_000)], 48_000)
+    corpus = corpora.open_scenes(str(folder))
+    packed = store.pack(corpus)
+    assert packed.waveforms.shape == (40, 2, 96_000) and (packed.waveforms[:, 0].max(1) > 5000).all()
+    mono = packed.waveforms[2]  # 16 kHz OGG
+    assert np.array_equal(mono[0], mono[1])
+    assert np.allclose(packed.waveforms[4][:, [23_999, 24_000, 71_999, 72_000]], [0, 16_384, 0, 16_384])  # repeated
+    spectrum = np.abs(np.fft.rfft(packed.waveforms[3, 0]))  # 44.1 kHz MP3 at 200 Hz
+    assert np.argmax(spectrum) * 48_000 / 96_000 == pytest.approx(200, abs=1)
+    before = packed.fingerprint
+    soundfile.write(folder / "sound/clip 0.wav", np.zeros((44_100, 1)), 44_100)
+    assert store.pack(corpora.open_scenes(str(folder))).fingerprint != before  # a changed file is noticed
+
+
+def test_what_will_be_converted_is_said(folder):
+    soundfile.write(folder / "sound/clip 4.wav", 0.1 * np.ones((8 * 48_000, 2)), 48_000)
+    soundfile.write(folder / "sound/clip 8.wav", 0.1 * np.ones((48_000, 2)), 48_000)
+    counts, findings = corpora.check(str(folder))
+    assert counts["rows"].tolist() == [40] and not any(finding.fatal for finding in findings)
+    said = {finding.what for finding in findings}
+    assert said == {
+        "is resampled from 44100 Hz to 48000 Hz",
+        "is resampled from 16000 Hz to 48000 Hz",
+        "is mono: its channel is used 2 times",
+        "is 8 s long: cut to 2 s",
+        "is 1 s long: repeated to 2 s",
+    }
+
+
+def with_sound(samples, rate=48_000):
+    return lambda folder: soundfile.write(folder / "sound/clip 0.wav", samples, rate, subtype="FLOAT")
+
+
+def listed(**columns):
+    return lambda folder: change(folder, **columns)
+
+
+UNFIT = {
+    "no table": (lambda f: (f / "labels.csv").unlink(), "has no CSV table; it needs one with the columns filename"),
+    "two tables": (
+        lambda f: (f / "b.csv").write_text("x"),
+        "has the tables b.csv, labels.csv: name that of the clips clips.csv",
+    ),
+    "no label": (
+        lambda f: change(f).drop(columns="label").to_csv(f / "labels.csv"),
+        "labels.csv has the columns .*; expected are filename, label, separated by commas",
+    ),
+    "another split": (listed(split="validation"), "in the split 'validation'; there are train, test, unused"),
+    "nothing to test": (listed(split="train"), "has no clip in the split 'test'"),
+    "one place on both sides": (listed(split=["train", "test"] * 20, label="x"), "has clips of the location 'place-0'"),
+    "a label only tested": (
+        listed(split=["train"] * 20 + ["test"] * 20, label=["a"] * 39 + ["b"]),
+        "has the label 'b', which no training clip carries",
+    ),
+    "one location": (listed(location="here"), "the label 'high' has one location: it cannot be in train and in test"),
+    "6 channels": (with_sound(np.zeros((96_000, 6))), "clip 0.wav has 6 channels: mix it down to 2 or 1 first"),
+    "not a number": (with_sound(np.full((96_000, 2), np.nan)), "clip 0.wav holds 192000 values that are not numbers"),
+    "missing": (lambda f: (f / "sound/clip 0.wav").unlink(), "clip 0.wav is missing"),
+    "leaves the folder": (
+        listed(filename=[f"../{k}.wav" for k in range(40)]),
+        "names '../0.wav', a path that leaves the corpus",
+    ),
+    "half a second": (
+        lambda f: (
+            [soundfile.write(path, np.zeros(24_000), 48_000) for path in (f / "sound").glob("*.flac")]
+            + [change(f)[lambda t: t["filename"].str.endswith("flac")].to_csv(f / "labels.csv", index=False)]
+        ),
+        "the usual length of these clips is 0.5 s: at least 1 s are needed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_stops_a_data_set(case, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
+    change_, message = UNFIT[case]
+    change_(folder)
+    with pytest.raises((corpora.CorpusError, audio.AudioError), match=message) as error:
+        store.pack(corpora.open_scenes(str(folder)))
+    assert "\n" not in str(error.value)
+    if case not in ("no table", "two tables", "one location"):  # these are said where a split is made
+        _, findings = corpora.check(str(folder))
+        assert any(finding.fatal and re.search(message, f"{finding.file} {finding.what}") for finding in findings)
+
+
+def test_a_folder_that_cannot_be_written(folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(own, "write_text", refuse)
+    with pytest.raises(corpora.CorpusError, match="labels.csv has no column split, and .*split.csv cannot be written"):
+        corpora.open_scenes(str(folder))
+
+
+def test_it_runs_in_the_notebooks(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("ASC_RESULTS", str(tmp_path / "results"))
+    files = pd.read_csv(folder / "labels.csv")["filename"]
+    pd.DataFrame({"filename": files, "Low": 0.2, "High": np.linspace(0, 1, 40)}).to_parquet(tmp_path / "tags.parquet")
+    given = {"data": folder, "tags": tmp_path / "tags.parquet", "epochs": 1, "front_end": "narrow", "threads": 1}
+    parameters = [word for key, value in given.items() for word in ("-p", key, str(value))]
+    notebook = REPOSITORY / "notebooks" / "04_attention.ipynb"
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", notebook, tmp_path / "out.ipynb", *parameters]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (record,) = records.read_records(str(folder))
+    assert record["data"]["name"] == "own_my_scénes" and record["tags"]["source"] == "tags"
+    assert record["test"]["clips"] + record["data"]["clips"]["train"] == 40
