@@ -30,7 +30,7 @@ def fetch_(
     """Download and unpack a corpus into ASC_DATA; run it again to go on where it stopped."""
     try:
         print(corpora.licence(name))
-        fetch.fetch(name, fetch.archives(name), artefacts.data_root() / name, only)
+        fetch.fetch(name, None, artefacts.data_root() / name, only)
     except (ValueError, OSError) as error:
         raise SystemExit(f"asc data fetch: {error}") from None
 

@@ -251,9 +251,10 @@ def test_an_archive_put_there_by_hand(place, host, tmp_path):
     assert files.items() <= unpacked(tmp_path, f"{TAU}/").items()
 
 
-def test_a_corpus_unpacked_by_hand(small_mini, tmp_path, capsys):
+def test_a_corpus_unpacked_by_hand(small_mini, tmp_path, capsys, monkeypatch):
     root = shutil.copytree(small_mini.root, tmp_path / "tau2019")
-    fetch.fetch("tau2019", [], root)
+    monkeypatch.setattr(fetch, "archives", lambda name: pytest.fail("the host was asked"))
+    fetch.fetch("tau2019", None, root)
     assert "tau2019 is complete in" in capsys.readouterr().out
     next((root / "audio").iterdir()).unlink()
     with pytest.raises(FetchError, match="no archive of tau2019"):

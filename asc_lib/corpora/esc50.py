@@ -27,9 +27,9 @@ def folder() -> Path:
         if (place / "meta" / "esc50.csv").is_file() and (place / "audio").is_dir():
             return place.resolve()
     raise FileNotFoundError(
-        f"no ESC-50 (audio/ and meta/esc50.csv) in {' or '.join(map(str, places))}: download it from "
-        "https://github.com/karolpiczak/ESC-50 (licence CC BY-NC 3.0: no commercial use), unpack it there, or name its "
-        "folder in the environment variable ASC_ESC50"
+        f"no ESC-50 (audio/ and meta/esc50.csv) in {' or '.join(map(str, places))}: `asc data fetch esc50` gets it from "
+        "https://github.com/karolpiczak/ESC-50 (licence CC BY-NC 3.0: no commercial use), or name its folder in the "
+        "environment variable ASC_ESC50"
     )
 
 

@@ -118,15 +118,17 @@ def complete(name: str, root: Path) -> bool:
     return not findings and all((root / file).is_file() for file in reader.file_names(tables))
 
 
-def fetch(name: str, listed: list[Archive], root: Path, only: str = "") -> None:
+def fetch(name: str, listed: list[Archive] | None, root: Path, only: str = "") -> None:
     """Download, verify and unpack archives into ``root``; what is there already, or was put there by hand, is used.
 
+    ``listed``: the archives; None: as their host lists them now, which is asked only if something is missing.
     ``only``: a word that the archives' names must hold, such as "meta". Raises FetchError, also where the disk is too
     small; the same call then goes on at the first archive that was not finished.
     """
     if not only and complete(name, root):
         print(f"{name} is complete in {root}")
         return
+    listed = archives(name) if listed is None else listed
     chosen = [archive for archive in listed if only in archive.name]
     if not chosen:
         raise FetchError(f"no archive of {name} has '{only}' in its name: {', '.join(a.name for a in listed)}")
