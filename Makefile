@@ -38,7 +38,7 @@ test: env ## ruff, unit tests, every notebook through nbval, every notebook's co
 	$(BIN)/ruff format --check .
 	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope --nbval-lax tests $(PATHS)
 
-test-all: test ## the same, and the slow tests: all 56 configurations and a stand-in for TAU 2019 (MINUTES minutes more)
+test-all: test ## the same, and the slow tests: 56 configurations, a stand-in for TAU 2019 (6 minutes more)
 	$(BIN)/pytest -q -m slow -n 2 tests
 
 kills: env ## kill downloads, packing, tagging and training fifty times; each must end as if undisturbed (20 minutes)

@@ -56,6 +56,11 @@ def fingerprint(*parts: object) -> str:
     return digest.hexdigest()
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its kind, where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write a file or folder to; it takes its name only on success."""

@@ -10,6 +10,7 @@ import pandas as pd
 import pydantic
 import torch
 
+from .artefacts import first_line
 from .corpora import DATA_SETS, name_of
 from .recipe import SceneRecipe
 from .scene_net import FRONT_ENDS, FUSIONS, heads_problem
@@ -187,7 +188,7 @@ def _device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ParameterError(f"parameter 'device' is {name!r}: {str(error).splitlines()[0]}") from None
+        raise ParameterError(f"parameter 'device' is {name!r}: {first_line(error)}") from None
     return name
 
 

@@ -7,7 +7,7 @@ import torch
 import torchaudio
 
 from . import store
-from .artefacts import fingerprint
+from .artefacts import fingerprint, first_line
 from .experiment import HUB, ParameterError
 from .store import Store
 
@@ -58,6 +58,6 @@ def load(name: str, device: str) -> HubTagger:
         front_end = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
         model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=False, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ParameterError(f"{told}: {str(error).strip().splitlines()[0]}") from None
+        raise ParameterError(f"{told}: {first_line(error)}") from None
     tags = [label for _, label in sorted(model.config.id2label.items())]
     return HubTagger(model.eval().to(device), front_end, tags)

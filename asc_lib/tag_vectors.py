@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 
 from . import hub_tagger
-from .artefacts import Put, data_root, filled, fingerprint, made_once
+from .artefacts import Put, data_root, filled, fingerprint, first_line, made_once
 from .corpora import COMPOSED, SceneCorpus, TagCorpus, open_tags
 from .experiment import HUB, TAGS, ParameterError, Settings, check, default_device, preset_of
 from .metrics import interval, lrap_by_clip, lwlrap_by_chance
@@ -229,7 +229,7 @@ def read_table(path: Path, corpus: SceneCorpus) -> TagVectors:
     except ParameterError:
         raise
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ParameterError(f"{told} cannot be read: {str(error).strip().splitlines()[0]}") from None
+        raise ParameterError(f"{told} cannot be read: {first_line(error)}") from None
     if (twice := values.index[values.index.duplicated()]).size:
         raise ParameterError(f"{told} has {twice[0]!r} twice")
     if (missing := corpus.clips["filename"][~corpus.clips["filename"].isin(values.index)]).size:

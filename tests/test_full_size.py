@@ -66,4 +66,3 @@ def test_from_archives_to_a_record(served, tmp_path, monkeypatch):
         "fingerprint": packed.fingerprint,
     }
     assert len(record["history"]) == 1 and record["test_all"]["clips"] == 300
-    print(f"one epoch and its judging: {record['seconds']} s of training")

@@ -8,6 +8,7 @@ import joblib
 import pandas as pd
 
 from .. import audio
+from ..artefacts import first_line
 
 
 class Finding(NamedTuple):
@@ -35,7 +36,7 @@ def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame 
     except pd.errors.EmptyDataError:
         return None, ["is empty"]
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        return None, [f"cannot be read as a table: {str(error).strip().splitlines()[0]}"]
+        return None, [f"cannot be read as a table: {first_line(error)}"]
     if not set(columns) <= set(found.columns):
         other = next(s for s in names if s != separator)
         if len(found.columns) == 1 and other in found.columns[0]:

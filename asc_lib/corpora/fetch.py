@@ -20,7 +20,7 @@ import requests
 from filelock import FileLock
 from tqdm import tqdm
 
-from ..artefacts import write_text
+from ..artefacts import first_line, write_text
 from . import checks, fsdkaggle2019, tau2019
 from .checks import CorpusError
 
@@ -85,7 +85,7 @@ def _patiently(attempt: Callable, what: str, url: str):
                 raise FetchError(f"{what} cannot be had from {url}: {failed}") from None
             pause = _told(answer.headers.get("Retry-After")) or WAIT * 2**number
         except (requests.RequestException, ValueError) as error:  # pooch says ValueError of another checksum
-            failed, pause = str(error).strip().splitlines()[0], WAIT * 2**number
+            failed, pause = first_line(error), WAIT * 2**number
         if number < TRIES - 1:
             print(f"{what}: {failed}; trying again in {pause:.0f} s", flush=True)
             time.sleep(pause)
