@@ -1,6 +1,6 @@
 """The scene recipe: what the network is fed, how it is trained, and how it is judged (Sections 2.1 and 4.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,21 +84,20 @@ class SceneData:
         """Cross-entropy of the output layer."""
         return F.cross_entropy(net(batch["waveform"], batch["tags"]).logits, batch["targets"])
 
+    def optimiser(self, net: SceneNet) -> torch.optim.Optimizer:
+        """The recipe's optimiser."""
+        settings = dict(lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, amsgrad=True)
+        return torch.optim.Adam(net.parameters(), **settings)
+
     def whole(self, rows: np.ndarray) -> training.Batch:
         """Inputs of whole clips, that is of their first ``test_samples`` samples."""
         length = min(self.recipe.test_samples, self.waveforms.samples - 1)
         return self.inputs(rows, np.zeros(len(rows), int), length)
 
-    @torch.no_grad()
     def read(self, net: SceneNet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes [len(rows), width] and scene probabilities [len(rows), scenes] of whole clips."""
-        net.eval()
-        codes, probabilities, batch = [], [], 4 if self.device == "cpu" else 24  # a processor's caches hold few clips
-        for start in range(0, len(rows), batch):
-            out = net(**self.whole(rows[start : start + batch]))
-            codes.append(out.code.cpu())
-            probabilities.append(out.logits.softmax(1).cpu())
-        return torch.cat(codes).numpy(), torch.cat(probabilities).numpy()
+        size = at_a_time(self.device)
+        return outputs(net, (self.whole(rows[start : start + size]) for start in range(0, len(rows), size)))
 
     def judge(self, net: SceneNet) -> pd.DataFrame:
         """Classify every clip that is not in the train list: one row each with its truth and its predictions.
@@ -123,17 +122,30 @@ class SceneData:
         """
         recipe = self.recipe
         looked_at = range(recipe.look_every, recipe.epochs, recipe.look_every)
-        settings = dict(lr=recipe.lr, weight_decay=recipe.weight_decay, amsgrad=True)
         ahead = iter if self.device == "cpu" else training.prefetched  # a processor has no time to spare meanwhile
         return training.fit(
             net.to(self.device),
             lambda epoch: ahead(self.training_batches(seed, epoch)),
             self.loss,
-            torch.optim.Adam(net.parameters(), **settings),
+            self.optimiser(net),
             epochs=recipe.epochs,
             checkpoint=checkpoint,
             after_epoch=lambda epoch: looks(self.judge(net)) if epoch in looked_at else {},
         )
+
+
+def at_a_time(device: str) -> int:
+    """Whole clips that one forward pass takes: a processor's caches hold few."""
+    return 4 if device == "cpu" else 24
+
+
+@torch.no_grad()
+def outputs(net: SceneNet, batches: Iterable[training.Batch]) -> tuple[np.ndarray, np.ndarray]:
+    """Codes [clips, width] and scene probabilities [clips, scenes] of batches with waveform and tags."""
+    net.eval()
+    found = [(out.code.cpu(), out.logits.softmax(1).cpu()) for out in (net(**batch) for batch in batches)]
+    codes, probabilities = zip(*found)
+    return torch.cat(codes).numpy(), torch.cat(probabilities).numpy()
 
 
 def test_sets(judged: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -50,9 +50,9 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if inputs == filters else nn.Conv1d(inputs, filters, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.leaky_relu(self.bn1(self.conv1(x)), SLOPE)
-        y = self.bn2(self.conv2(y)) + self.skip(x)
-        return F.max_pool1d(F.leaky_relu(y, SLOPE), 3)
+        y = F.leaky_relu(self.bn1(self.conv1(x)), SLOPE, inplace=True)
+        y = self.bn2(self.conv2(y)).add_(self.skip(x))
+        return F.leaky_relu(F.max_pool1d(y, 3), SLOPE, inplace=True)  # LReLU keeps order: after the pooling, a third
 
 
 def tag_layer(n_tags: int, width: int) -> nn.Linear:
@@ -267,7 +267,7 @@ class SceneNet(nn.Module):
 
     def stem_map(self, waveform: torch.Tensor) -> torch.Tensor:
         """Pre-emphasised waveform [B, 2, T] to [B, filters, T // 12]."""
-        return F.leaky_relu(self.stem_bn(self.stem(waveform)), SLOPE)
+        return F.leaky_relu(self.stem_bn(self.stem(waveform)), SLOPE, inplace=True)
 
     def feature_map(self, waveform: torch.Tensor) -> torch.Tensor:
         """Pre-emphasised waveform [B, 2, T] to the feature map M [B, f, t] (Eq. 1)."""

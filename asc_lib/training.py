@@ -16,6 +16,7 @@ from torch import nn
 from .artefacts import written_whole
 
 Batch = dict[str, torch.Tensor]
+Loss = Callable[[nn.Module, Batch], torch.Tensor]
 
 
 def epoch_generator(seed: int, epoch: int, stream: int = 0) -> np.random.Generator:
@@ -49,10 +50,19 @@ def prefetched(batches: Iterable[Batch]) -> Iterator[Batch]:
             yield batch
 
 
+def step(net: nn.Module, batch: Batch, loss: Loss, optimiser: torch.optim.Optimizer) -> torch.Tensor:
+    """One step of ``net`` in training mode on one batch; its loss, before the step."""
+    optimiser.zero_grad(set_to_none=True)
+    cost = loss(net, batch)
+    cost.backward()
+    optimiser.step()
+    return cost.detach()
+
+
 def fit(
     net: nn.Module,
     batches: Callable[[int], Iterable[Batch]],
-    loss: Callable[[nn.Module, Batch], torch.Tensor],
+    loss: Loss,
     optimiser: torch.optim.Optimizer,
     *,
     epochs: int,
@@ -73,11 +83,7 @@ def fit(
         started, losses = time.perf_counter(), []
         net.train()
         for batch in batches(epoch):
-            optimiser.zero_grad(set_to_none=True)
-            cost = loss(net, batch)
-            cost.backward()
-            optimiser.step()
-            losses.append(cost.detach())
+            losses.append(step(net, batch, loss, optimiser))
         mean = torch.stack(losses).mean().item()
         if not np.isfinite(mean):
             raise FloatingPointError(f"the loss is {mean} in epoch {epoch}: a lower learning rate may help")

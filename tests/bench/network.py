@@ -1,0 +1,127 @@
+"""The training part: the plain way and ours, each in a process of its own, and the floor that this machine sets.
+
+The network is the baseline with the released front-end, 636,736 values, in float32.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from asc_lib.scene_net import SceneNet
+
+from .common import Sizes, Times, side_by_side
+
+WAYS, ROWS = ("plain", "ours"), ("training step", "inference", "epoch with data")
+CELLS, EPOCHS, TRAIN_CLIPS = 56, 90, 9_168  # Tables 2 to 5; the recipe; whole batches of TAU 2019's official fold
+
+
+class Worker:
+    """A process that does one way's work when asked."""
+
+    def __init__(self, way: str, folder: Path, sizes: Sizes, device: str):
+        command = [sys.executable, "-m", f"{__package__}.worker", way, folder, json.dumps(asdict(sizes)), device]
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.way, self.process = way, subprocess.Popen(command, **pipes)
+        self.memory = 0.0  # MB, the largest so far
+
+    def seconds(self, row: str) -> float:
+        """Do one row; its seconds. Raises RuntimeError when the process has died."""
+        self.process.stdin.write(f"{row}\n")
+        self.process.stdin.flush()
+        if not (answer := self.process.stdout.readline()):
+            raise RuntimeError(f"the process of '{self.way}' died in '{row}': what it printed above says why")
+        answer = json.loads(answer)
+        self.memory = answer["memory"]
+        return answer["seconds"]
+
+    def end(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def best_rate(work, amount: float, rounds: int) -> float:
+    """``amount`` by the shortest of the times that ``work`` takes."""
+    work()
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return amount / min(seconds)
+
+
+def rates(device: str) -> dict[str, float]:
+    """What this machine reaches: float32 matrix product (GFLOP/s) and copying (GB/s, bytes read and written)."""
+    square, long = torch.randn(2048, 2048, device=device), torch.zeros(2**26, device=device)
+    other = torch.zeros_like(long)
+
+    def finished(work) -> None:
+        work()
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return {
+        "GFLOP/s": best_rate(lambda: finished(lambda: square @ square), 2 * 2048**3 / 1e9, 20),
+        "GB/s": best_rate(lambda: finished(lambda: other.copy_(long)), 2 * long.nbytes / 1e9, 10),
+    }
+
+
+def counted(crop: int) -> dict[str, float]:
+    """Work of one crop: GFLOP forward and of a step; GB of activations that a step has to write and to read again."""
+    net, waveform, kept = SceneNet(0), torch.zeros(2, 2, crop), {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with FlopCounterMode(display=False) as forward, hooks:
+        logits = net(waveform, torch.zeros(2, 0)).logits
+    with FlopCounterMode(display=False) as backward:
+        logits.sum().backward()
+    flops = forward.get_total_flops(), forward.get_total_flops() + backward.get_total_flops()
+    return {"inference": flops[0] / 2e9, "training step": flops[1] / 2e9, "GB": 2 * sum(kept.values()) / 2e9}
+
+
+def measure(folder: Path, sizes: Sizes, device: str) -> dict:
+    """The part's figures, from the WAV files in ``folder``."""
+    workers, seconds = [Worker(way, folder, sizes, device) for way in WAYS], {}
+    try:
+        for row in ROWS:
+            ways = {worker.way: lambda worker=worker, row=row: worker.seconds(row) for worker in workers}
+            seconds[row] = side_by_side(ways, sizes.rounds)
+    finally:
+        for worker in workers:
+            worker.end()
+    reached, work = rates(device), counted(sizes.crop)
+    clips = {"training step": sizes.batch, "inference": sizes.whole, "epoch with data": sizes.per_epoch}
+    floor = {
+        "training step": max(work["training step"] / reached["GFLOP/s"], work["GB"] / reached["GB/s"]),
+        "inference": 2 * work["inference"] / reached["GFLOP/s"],  # of a whole clip, twice a crop
+    }
+    floor["epoch with data"] = floor["training step"]
+    return {
+        "seconds": seconds,
+        "clips a second": {row: per_second(seconds[row], clips[row]) for row in ROWS},
+        "times as fast": {row: seconds[row]["plain"]["median"] / seconds[row]["ours"]["median"] for row in ROWS},
+        "machine reaches": reached,
+        "counted": work,
+        "floor (s a clip)": floor,
+        "peak memory (MB)": {worker.way: worker.memory for worker in workers},
+        "56 cells (days)": {
+            way: CELLS * EPOCHS * TRAIN_CLIPS / sizes.per_epoch * times["median"] / 86_400
+            for way, times in seconds["epoch with data"].items()
+        },
+    }
+
+
+def per_second(times: Times, clips: int) -> dict[str, float]:
+    """Clips a second of each way, by its median."""
+    return {way: clips / float(np.float64(some["median"])) for way, some in times.items()}

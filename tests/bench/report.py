@@ -1,0 +1,59 @@
+"""The table for people, ``results/bench/README.md``, drawn from the JSON of every machine."""
+
+import json
+from pathlib import Path
+
+HEAD = """# Benchmarks
+
+Drawn from the JSON files beside it by `make bench`, which measures ours and the plain way in one run, in alternating
+order; figures are medians. The plain way is [tests/bench/plain.py](../../tests/bench/plain.py) and, for the data,
+`librosa.load` and partial reads with soundfile. The network is the baseline with the released front-end in float32; a
+step takes 24 crops of 240,000 samples, inference 24 clips of 479,520 samples, the epoch 72 clips of 10 s. The content
+is noise. The floor is the counted work at the rate of this machine's matrix product (or of its memory, where that
+takes longer): nothing can be faster without doing less.
+"""
+
+
+def text(found: dict) -> str:
+    """A machine's section."""
+    training, data = found["network"], found["data"]
+    lines = [
+        f"\n## {found['machine']}\n",
+        f"torch {found['environment']['torch']}, {found['threads']} threads, device {found['device']}, seed 0.\n",
+        "| | plain | ours | times as fast | of the floor's speed |",
+        "|---|---|---|---|---|",
+    ]
+    for row, ratio in training["times as fast"].items():
+        rate = training["clips a second"][row]
+        share = training["floor (s a clip)"][row] * rate["ours"]
+        lines.append(
+            f"| {row}, clips a second | {rate['plain']:.2f} | {rate['ours']:.2f} | **{ratio:.1f}** | {share:.0%} |"
+        )
+    memory, days = training["peak memory (MB)"], training["56 cells (days)"]
+    lines += [
+        f"| peak memory, GB | {memory['plain'] / 1e3:.1f} | {memory['ours'] / 1e3:.1f} | | |",
+        f"| 56 cells x 90 epochs at that speed, days | {days['plain']:.0f} | {days['ours']:.0f} | | |",
+    ]
+    pairs = {
+        "packing": ("librosa.load", "pack"),
+        "batch, int16": ("partial reads, int16", "ours, int16"),
+        "batch, float32": ("partial reads, float32", "ours, float32"),
+    }
+    for row, (plain, ours) in pairs.items():
+        times = data["seconds"][plain]["median"], data["seconds"][ours]["median"]
+        name = "packing 300 clips of 10 s" if row == "packing" else f"{row.replace(',', ' of 24 crops,')}"
+        lines.append(
+            f"| {name}, ms | {1e3 * times[0]:.0f} | {1e3 * times[1]:.1f} | **{data['times as fast'][row]:.1f}** | |"
+        )
+    reached, work = training["machine reaches"], training["counted"]
+    lines.append(
+        f"\nThis machine reaches {reached['GFLOP/s']:.0f} GFLOP/s and {reached['GB/s']:.0f} GB/s; a crop takes"
+        f" {work['inference']:.2f} GFLOP forward, {work['training step']:.2f} GFLOP and {work['GB']:.2f} GB a step."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def draw(folder: Path) -> str:
+    """The page of all machines in ``folder``."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return HEAD + "".join(map(text, found))
