@@ -33,11 +33,11 @@ TOY = Sizes(clips=4, seconds=1, crop=28_000, batch=2, whole=2, per_epoch=4, roun
 
 
 def side_by_side(
-    ways: dict[str, Callable[[], float | None]], rounds: int, before: Callable[[], object] = lambda: None
+    ways: dict[str, Callable[[], object]], rounds: int, before: Callable[[], object] = lambda: None
 ) -> Times:
     """Seconds that each way takes: median, smallest and largest of ``rounds``, after one that does not count.
 
-    The order alternates; ``before`` is called, untimed, before each. A way may return its seconds, measured by itself.
+    The order alternates; ``before`` is called, untimed, before each. What a way returns, if a float, is its seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
@@ -45,7 +45,7 @@ def side_by_side(
             before()
             started = time.perf_counter()
             own = ways[name]()
-            seconds[name].append(time.perf_counter() - started if own is None else own)
+            seconds[name].append(time.perf_counter() - started if not isinstance(own, float) else own)
     return {
         name: {"median": float(np.median(some[1:])), "smallest": min(some[1:]), "largest": max(some[1:])}
         for name, some in seconds.items()
