@@ -23,14 +23,15 @@ demo: env ## data, tagger and every system on `mini`, ending with a table (some 
 	$(call execute,00_data)
 	$(call execute,01_tagger)
 	@echo "== 02_baseline to 05_combined: six systems, as many at a time as there are cores"
-	@$(BIN)/asc sweep main --data mini
+	@started=$$(date +%s) && $(BIN)/asc sweep main --data mini && echo "   $$(( $$(date +%s) - started )) s"
 	$(call execute,06_results)
 	@$(BIN)/asc tables --data mini
 	@echo; echo "The executed notebooks are in $(ASC_RESULTS)/mini/notebooks; run your own with: make lab"
 
 define execute
 	@echo "== $(1)"
-	@$(BIN)/papermill --no-progress-bar --log-level ERROR notebooks/$(1).ipynb $(ASC_RESULTS)/mini/notebooks/$(1).ipynb
+	@started=$$(date +%s) && $(BIN)/papermill --no-progress-bar --log-level ERROR notebooks/$(1).ipynb \
+	  $(ASC_RESULTS)/mini/notebooks/$(1).ipynb && echo "   $$(( $$(date +%s) - started )) s"
 endef
 
 test: env ## ruff, unit tests, every notebook through nbval, every notebook's contract through papermill
@@ -44,8 +45,8 @@ test-all: test ## the same, and the slow tests: 56 configurations, a stand-in fo
 kills: env ## kill downloads, packing, tagging and training fifty times; each must end as if undisturbed (20 minutes)
 	$(BIN)/python tests/kill_nine.py --kills 50
 
-bench: env ## ours beside the plain way, to results/bench (a minute)
-	$(BIN)/python -m asc_lib.bench
+bench: env ## ours beside the plain way, to results/bench (ten minutes)
+	$(BIN)/python -m tests.bench
 
 lab: env ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks

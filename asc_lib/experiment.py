@@ -12,18 +12,19 @@ import torch
 
 from .artefacts import first_line
 from .corpora import DATA_SETS, name_of
-from .recipe import SceneRecipe
+from .recipe import PRECISIONS, SceneRecipe
 from .scene_net import FRONT_ENDS, FUSIONS, heads_problem
 from .tagger import SUPERVISION
 from .tagging_net import TaggerSizes
 
 SIZES = ("heads", "layers", "concat_layers", "attention_layers")
 COMMON = ("data", "seed", "epochs", "device", "threads")
-SCENE = (*COMMON, "front_end", "tags")
+ANY_SCENE = (*COMMON, "front_end", "precision")
+SCENE = (*ANY_SCENE, "tags")
 NOTEBOOKS = {
     "00_data": ("data",),
     "01_tagger": (*COMMON, "supervision"),
-    "02_baseline": (*COMMON, "front_end"),
+    "02_baseline": ANY_SCENE,
     "03_concatenation": (*SCENE, "fusion", "layers"),
     "04_attention": (*SCENE, "heads", "layers"),
     "05_combined": (*SCENE, "fusion", *SIZES),
@@ -80,6 +81,7 @@ class Settings(pydantic.BaseModel):
     device: str = "cpu"
     threads: int = pydantic.Field(0, ge=0)
     front_end: str | None = None
+    precision: str = "float32"
     tags: str | None = None
     supervision: str | None = None
     fusion: str | None = None
@@ -94,7 +96,7 @@ class Settings(pydantic.BaseModel):
         preset = preset_of(self.data)
         if self.notebook == "01_tagger":
             return replace(preset, tagger=replace(preset.tagger, epochs=self.epochs))
-        return replace(preset, scene=replace(preset.scene, epochs=self.epochs))
+        return replace(preset, scene=replace(preset.scene, epochs=self.epochs, precision=self.precision))
 
     @property
     def data_name(self) -> str:
@@ -162,6 +164,7 @@ def _resolved(settings: Settings) -> Settings:
     if settings.front_end is not None:
         _one_of("front_end", settings.front_end, ("auto", *FRONT_ENDS))
         new["front_end"] = preset.front_end if settings.front_end == "auto" else settings.front_end
+        _one_of("precision", settings.precision, PRECISIONS)
         fusion = FIXED_FUSION.get(given) or settings.fusion
         usable = tuple(name for name, entry in FUSIONS.items() if set(entry.uses) <= set(NOTEBOOKS[given]))
         _one_of("fusion", fusion, usable)

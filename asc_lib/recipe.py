@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from . import audio, svm, training
 from .corpora import CorpusError, SceneCorpus
 from .metrics import accuracy
-from .scene_net import SceneNet
+from .scene_net import SceneNet, SceneOutput
 from .store import Store
+
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class SceneRecipe:
     mixup: float = 0.1  # mixup is [paper], its alpha [22]; on the pre-emphasised waveform, and ours: on the tag vector
     mixup_from: int = 7  # [22]; first epoch with mixup
     look_every: int = 1  # [22]; epochs between the looks at the test clips that the paper's protocol selects from
+    precision: str = "float32"  # of the network's layers: one of PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,13 @@ class SceneData:
 
     def loss(self, net: SceneNet, batch: training.Batch) -> torch.Tensor:
         """Cross-entropy of the output layer."""
-        return F.cross_entropy(net(batch["waveform"], batch["tags"]).logits, batch["targets"])
+        out = run(net, batch["waveform"], batch["tags"], self.recipe.precision)
+        return F.cross_entropy(out.logits.float(), batch["targets"])
 
     def optimiser(self, net: SceneNet) -> torch.optim.Optimizer:
         """The recipe's optimiser."""
         settings = dict(lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, amsgrad=True)
-        return torch.optim.Adam(net.parameters(), **settings)
+        return torch.optim.Adam(net.parameters(), fused=True, **settings)
 
     def whole(self, rows: np.ndarray) -> training.Batch:
         """Inputs of whole clips, that is of their first ``test_samples`` samples."""
@@ -97,7 +101,8 @@ class SceneData:
     def read(self, net: SceneNet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Codes [len(rows), width] and scene probabilities [len(rows), scenes] of whole clips."""
         size = at_a_time(self.device)
-        return outputs(net, (self.whole(rows[start : start + size]) for start in range(0, len(rows), size)))
+        batches = (self.whole(rows[start : start + size]) for start in range(0, len(rows), size))
+        return outputs(net, batches, self.recipe.precision)
 
     def judge(self, net: SceneNet) -> pd.DataFrame:
         """Classify every clip that is not in the train list: one row each with its truth and its predictions.
@@ -139,11 +144,20 @@ def at_a_time(device: str) -> int:
     return 4 if device == "cpu" else 24
 
 
+def run(net: SceneNet, waveform: torch.Tensor, tags: torch.Tensor, precision: str) -> SceneOutput:
+    """The network's output; in "bfloat16", convolutions and matrix products are computed in it, weights are not."""
+    with torch.autocast(waveform.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        return net(waveform, tags)
+
+
 @torch.no_grad()
-def outputs(net: SceneNet, batches: Iterable[training.Batch]) -> tuple[np.ndarray, np.ndarray]:
-    """Codes [clips, width] and scene probabilities [clips, scenes] of batches with waveform and tags."""
+def outputs(net: SceneNet, batches: Iterable[training.Batch], precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes [clips, width] and scene probabilities [clips, scenes] of batches with waveform and tags; float32."""
     net.eval()
-    found = [(out.code.cpu(), out.logits.softmax(1).cpu()) for out in (net(**batch) for batch in batches)]
+    found = []
+    for batch in batches:
+        out = run(net, batch["waveform"], batch["tags"], precision)
+        found.append((out.code.float().cpu(), out.logits.float().softmax(1).cpu()))
     codes, probabilities = zip(*found)
     return torch.cat(codes).numpy(), torch.cat(probabilities).numpy()
 

@@ -10,7 +10,7 @@ from asc_lib.experiment import ParameterError, check
 from asc_lib.tag_vectors import TagVectors
 
 COMMON = dict(data="mini", seed=0, epochs=0, device="cpu", threads=0)
-ATTENTION = COMMON | dict(front_end="auto", tags="tagger", heads=2, layers=1)
+ATTENTION = COMMON | dict(front_end="auto", precision="float32", tags="tagger", heads=2, layers=1)
 COMBINED = ATTENTION | dict(fusion="combined_shared", heads=4, layers=3, concat_layers=4, attention_layers=3)
 
 
@@ -60,7 +60,7 @@ def test_sizes_that_do_not_apply_are_left_out():
     assert shared.sizes() == {"heads": 4, "layers": 3} and shared.parameters()["concat_layers"] is None
     separate = check("05_combined", **(COMBINED | {"fusion": "combined_separate"}))
     assert separate.sizes() == {"heads": 4, "concat_layers": 4, "attention_layers": 3}
-    codecat = COMMON | dict(front_end="auto", tags="tagger", fusion="codecat", layers=3)
+    codecat = COMMON | dict(front_end="auto", precision="float32", tags="tagger", fusion="codecat", layers=3)
     assert check("03_concatenation", **codecat).sizes() == {}
     with pytest.raises(ParameterError, match="'fusion' is 'attention': choose one of baseline, codecat, before_code"):
         check("03_concatenation", **(codecat | {"fusion": "attention"}))

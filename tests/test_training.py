@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,24 @@ def test_judged_clips_are_those_outside_the_train_list(small_mini):
     assert list(history["test_rbf"].notna()) == [False, True, False, True, False]
     train = set(small_mini.clips.query("split == 'train'")["filename"])
     assert not train & set(judged["filename"])
+
+
+def test_bfloat16_rounds_layers_and_keeps_weights_and_results_in_float32(small_mini):
+    exact = scene_data(small_mini)
+    rounded = replace(exact, recipe=replace(exact.recipe, precision="bfloat16"))
+    torch.manual_seed(0)
+    net = SceneNet(4, front_end="narrow", fusion="combined_shared", heads=4, layers=1)
+    batch = next(exact.training_batches(0, 1))
+    losses = [data.loss(net.train(), batch) for data in (exact, rounded)]
+    assert losses[1].dtype == torch.float32 and 0 < abs(losses[0] - losses[1]) < 0.02
+    (codes, probabilities), (rounded_codes, rounded_probabilities) = (
+        data.read(net, np.arange(6)) for data in (exact, rounded)
+    )
+    assert rounded_codes.dtype == rounded_probabilities.dtype == np.float32
+    assert 0 < np.abs(codes - rounded_codes).max() < 0.05 * np.abs(codes).max()
+    assert np.abs(probabilities - rounded_probabilities).max() < 0.02
+    training.step(net, batch, rounded.loss, rounded.optimiser(net))
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
 
 
 KILLED = """

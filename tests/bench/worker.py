@@ -65,7 +65,7 @@ def our_way(folder: Path, sizes: Sizes, device: str) -> dict[str, Callable[[], o
     parts = [{"waveform": part, "tags": part.new_zeros(len(part), 0)} for part in whole.split(at_a_time(device))]
     return {
         "training step": lambda: training.step(net.train(), batch, data.loss, optimiser).item(),
-        "inference": lambda: outputs(net, parts),
+        "inference": lambda: outputs(net, parts, recipe.precision),
         "epoch with data": lambda: data.train(net, seed=0),
     }
 
