@@ -20,18 +20,17 @@ env: .venv/installed ## install everything into .venv
 
 demo: env ## data, tagger and every system on `mini`, ending with a table (some minutes)
 	@mkdir -p $(ASC_RESULTS)/mini/notebooks
-	$(call execute,00_data)
-	$(call execute,01_tagger)
+	@echo "== 00_data and 01_tagger, side by side"
+	@$(call execute,00_data) & data=$$!; $(call execute,01_tagger) && wait $$data
 	@echo "== 02_baseline to 05_combined: six systems, as many at a time as there are cores"
-	@started=$$(date +%s) && $(BIN)/asc sweep main --data mini && echo "   $$(( $$(date +%s) - started )) s"
-	$(call execute,06_results)
+	@started=$$(date +%s) && $(BIN)/asc sweep systems --data mini && echo "   $$(( $$(date +%s) - started )) s"
+	@$(call execute,06_results)
 	@$(BIN)/asc tables --data mini
 	@echo; echo "The executed notebooks are in $(ASC_RESULTS)/mini/notebooks; run your own with: make lab"
 
 define execute
-	@echo "== $(1)"
-	@started=$$(date +%s) && $(BIN)/papermill --no-progress-bar --log-level ERROR notebooks/$(1).ipynb \
-	  $(ASC_RESULTS)/mini/notebooks/$(1).ipynb && echo "   $$(( $$(date +%s) - started )) s"
+started=$$(date +%s) && $(BIN)/papermill --no-progress-bar --log-level ERROR notebooks/$(1).ipynb \
+  $(ASC_RESULTS)/mini/notebooks/$(1).ipynb && echo "   $(1): $$(( $$(date +%s) - started )) s"
 endef
 
 test: env ## ruff, unit tests, every notebook through nbval, every notebook's contract through papermill

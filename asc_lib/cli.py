@@ -1,13 +1,13 @@
 """The commands: ``asc data``, ``asc sweep``, ``asc tables``, ``asc paper``, ``asc probe``."""
 
 import json
-import os
+import sys
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from . import artefacts, corpora, paper, plots, records, store, sweep, tables
+from . import artefacts, cells, corpora, paper, plots, records, store, sweep, tables
 from .artefacts import results_root, write_text, written_whole
 from .corpora import fetch, open_scenes
 from .metrics import linear_probe
@@ -73,20 +73,35 @@ def info() -> None:
 
 @app.command("sweep")
 def sweep_(
-    what: Annotated[str, typer.Argument(help="main, all, table2 to table5, tagger, taggers, or a system")],
+    what: Annotated[str, typer.Argument(help="all, table2 to table5, main, systems, controls, taggers, or a system")],
+    more_seeds: Annotated[list[int] | None, typer.Argument(hidden=True)] = None,
     data: Data = "mini",
-    seeds: Annotated[str, typer.Option(help="seeds, separated by commas")] = "0",
-    workers: Annotated[int, typer.Option(help="notebooks executed at a time")] = os.cpu_count() or 1,
+    seeds: Annotated[str, typer.Option(help="seeds: 0 1 2, or 0,1,2")] = "0",
+    workers: Annotated[int, typer.Option(help="notebooks executed at a time; 0: one a GPU, or one a core")] = 0,
+    scheduler: Annotated[str, typer.Option(help="tcp://HOST:PORT of a Dask scheduler that is there already")] = "",
     epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the papermill lines and do nothing")] = False,
 ) -> None:
-    """Run notebooks through papermill, one process each; runs that have a record are skipped."""
+    """Run notebooks through papermill on Dask; runs that have a record are skipped."""
     others = {"data": data} | ({"epochs": epochs} if epochs else {})
     try:
-        numbers = [int(seed) for seed in seeds.split(",")]
-        chosen = [cell for seed in numbers for cell in sweep.cells(what, **others, seed=seed)]
-        failed = sweep.run(chosen, workers)
-    except (ValueError, OSError) as error:
+        numbers = [*(int(seed) for seed in seeds.split(",")), *(more_seeds or [])]
+        chosen = [cell for seed in numbers for cell in cells.cells(what, **others, seed=seed)]
+        for cell in chosen:
+            cell.settings()
+        if dry_run:
+            print(*(cell.command(results_root() / corpora.name_of(data) / "notebooks") for cell in chosen), sep="\n")
+            return
+        with sweep.connected(workers, scheduler) as client:
+            print(f"{len(client.nthreads())} workers, dashboard at {client.dashboard_link}", flush=True)
+            failed = sweep.sweep(chosen, client)
+    except (ValueError, OSError, RuntimeError) as error:
         raise SystemExit(f"asc sweep: {error}") from None
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    if failed:
+        print(f"{len(failed)} failed:", *(f"  {one.job.run}: {one.error}" for one in failed), sep="\n")
     raise typer.Exit(1 if failed else 0)
 
 

@@ -31,7 +31,7 @@ NOTEBOOKS = {
     "06_results": ("data",),
 }
 FIXED_FUSION = {"02_baseline": "baseline", "04_attention": "attention"}
-TAGS = ("tagger", "shuffled", "true")
+TAGS = ("tagger", "shuffled", "constant", "true")
 TABLES = (".csv", ".parquet", ".npz")  # of tag vectors of one's own
 HUB = "hf:"  # before the name of a Hugging Face audio classification model
 

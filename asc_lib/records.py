@@ -18,7 +18,7 @@ from .corpora import SceneCorpus, TagCorpus, name_of
 from .experiment import Settings
 from .metrics import accuracy, interval
 from .recipe import looks, test_sets
-from .scene_net import FRONT_ENDS, SceneNet, n_parameters
+from .scene_net import FRONT_ENDS, SceneNet, multiply_adds, n_parameters
 from .store import Store
 from .tag_vectors import TagVectors, TrainedTagger
 from .tagger import SUPERVISION
@@ -98,7 +98,7 @@ def write_scene_record(
     run = scene_run(settings, waveforms, tags)
     folder = results_root() / settings.data_name / "records"
     predicted = {name: judged[name].astype("uint8") for name in ("truth", "svm", "softmax")}
-    _write_columns(folder / f"{run}.npz", judged[["filename", "location", "split"]].assign(**predicted))
+    _write_columns(folder / f"{run}.npz", judged[["filename", "location", "city", "split"]].assign(**predicted))
     counts = corpus.clips["split"].value_counts().to_dict()
     record = {
         "run": run,
@@ -107,7 +107,9 @@ def write_scene_record(
         "parameters": settings.parameters(),
         "data": {"name": corpus.name, "clips": counts, "fingerprint": waveforms.fingerprint},
         "tags": tags and {"source": tags.source, "fingerprint": tags.fingerprint, "lwlrap": tags.lwlrap},
+        "labels": corpus.labels,
         "n_parameters": n_parameters(net),
+        "macs": multiply_adds(net, min(settings.preset.scene.test_samples, waveforms.samples - 1)),
         **summary(judged, history),
     }
     path = _write(folder / f"{run}.json", record, history)
@@ -166,7 +168,7 @@ def read_records(data: str, root: Path | None = None) -> list[dict]:
 
 
 def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFrame:
-    """The judged clips of a run: filename, location, split, truth, svm and softmax (indices of scenes).
+    """The judged clips of a run: filename, location, city, split, truth, svm and softmax (indices of scenes).
 
     Of a tagger's run: fname, recording, labels (their number), lrap, lrap_stage_1 and top.
     """

@@ -3,13 +3,13 @@
 A fusion of one's own is a subclass of ``Fusion`` under ``@fusion("its_name")``: the notebooks then run it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 SLOPE = 0.3  # of every LeakyReLU
 
@@ -23,6 +23,7 @@ class FrontEnd:
     last_conv: bool  # a convolution of width 1, padded by 3, between the blocks and the pooling
     code: int  # width of the code
     output_bias: bool
+    channels_last: bool = False  # order in memory: on a processor, few filters are computed in two thirds of the time
 
     @property
     def filters(self) -> int:
@@ -36,8 +37,13 @@ FRONT_ENDS = {
     # Table 1 as printed.
     "table1": FrontEnd(128, (128,) * 7, last_conv=False, code=64, output_bias=True),
     # The released one with narrow early layers and a block fewer, for short clips on a processor; as many filters.
-    "narrow": FrontEnd(32, (16, 16, 32, 64, 128, 128), last_conv=True, code=64, output_bias=False),
+    "narrow": FrontEnd(32, (16, 16, 32, 64, 128, 128), True, code=64, output_bias=False, channels_last=True),
 }
+
+
+def conv(inputs: int, filters: int, width: int, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+    """A convolution along time, of images [B, inputs, 1, t]: a waveform as an image has two orders in memory."""
+    return nn.Conv2d(inputs, filters, (1, width), (1, stride), (0, padding))
 
 
 class ResidualBlock(nn.Module):
@@ -45,14 +51,14 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, filters: int):
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv1d(inputs, filters, 3, padding=1), nn.BatchNorm1d(filters)
-        self.conv2, self.bn2 = nn.Conv1d(filters, filters, 3, padding=1), nn.BatchNorm1d(filters)
-        self.skip = nn.Identity() if inputs == filters else nn.Conv1d(inputs, filters, 3, padding=1)
+        self.conv1, self.bn1 = conv(inputs, filters, 3, padding=1), nn.BatchNorm2d(filters)
+        self.conv2, self.bn2 = conv(filters, filters, 3, padding=1), nn.BatchNorm2d(filters)
+        self.skip = nn.Identity() if inputs == filters else conv(inputs, filters, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.leaky_relu(self.bn1(self.conv1(x)), SLOPE, inplace=True)
         y = self.bn2(self.conv2(y)).add_(self.skip(x))
-        return F.leaky_relu(F.max_pool1d(y, 3), SLOPE, inplace=True)  # LReLU keeps order: after the pooling, a third
+        return F.leaky_relu(F.max_pool2d(y, (1, 3)), SLOPE, inplace=True)  # LReLU keeps order, so it may come last
 
 
 def tag_layer(n_tags: int, width: int) -> nn.Linear:
@@ -101,9 +107,11 @@ class Fusion(nn.Module):
     """How tags join the scene network; this one lets them out (the baseline).
 
     ``read`` prepares the tag vector once a clip; each of the three other methods may use what it returns.
-    ``pooled_width`` and ``code_width`` say how much the last two widen their input.
+    ``pooled_width`` and ``code_width`` say how much the last two widen their input. One that does without the waveform
+    says so: then there is no front-end, and the pooled feature map has no width.
     """
 
+    waveform = True
     pooled_width = 0
     code_width = 0
 
@@ -126,7 +134,7 @@ class Fusion(nn.Module):
 
 @dataclass(frozen=True)
 class FusionEntry:
-    build: Callable[..., Fusion]
+    build: type[Fusion]
     uses: tuple[str, ...]  # of heads, layers, concat_layers, attention_layers
 
 
@@ -136,7 +144,7 @@ FUSIONS: dict[str, FusionEntry] = {}
 def fusion(name: str, *uses: str):
     """Register a Fusion, built as ``cls(n_tags, filters, **those of the four sizes that it uses)``."""
 
-    def register(build: Callable[..., Fusion]) -> Callable[..., Fusion]:
+    def register(build: type[Fusion]) -> type[Fusion]:
         FUSIONS[name] = FusionEntry(build, uses)
         return build
 
@@ -222,13 +230,20 @@ class CombinedSeparate(Fusion):
         return torch.cat([pooled, self.concat(read)], 1)
 
 
+@fusion("tags_only", "layers")
+class TagsOnly(BeforeCode):
+    """No waveform: the code layer reads the transformed tags alone. A control that the paper lacks."""
+
+    waveform = False
+
+
 class SceneOutput(NamedTuple):
     """What the network says of a batch."""
 
     logits: torch.Tensor  # [B, scenes]
     code: torch.Tensor  # [B, width of the code]
     attention_map: torch.Tensor | None  # [B, f], each head summing to 1
-    feature_map: torch.Tensor  # [B, f, t], before attention
+    feature_map: torch.Tensor | None  # [B, f, t], before attention; None without the waveform
 
 
 class SceneNet(nn.Module):
@@ -256,29 +271,40 @@ class SceneNet(nn.Module):
         given = dict(heads=heads, layers=layers, concat_layers=concat_layers, attention_layers=attention_layers)
         if "heads" in entry.uses and (problem := heads_problem(heads, sizes.filters)):
             raise ValueError(problem)
-        self.stem, self.stem_bn = nn.Conv1d(2, sizes.stem, 12, stride=12), nn.BatchNorm1d(sizes.stem)
+        self.n_tags = n_tags
+        if entry.build.waveform:
+            self._build_front_end(sizes)
+        self.fusion = entry.build(n_tags, sizes.filters, **{name: given[name] for name in entry.uses})
+        pooled = 2 * sizes.filters if self.fusion.waveform else 0
+        self.code = nn.Linear(pooled + self.fusion.pooled_width, sizes.code)
+        self.output = nn.Linear(sizes.code + self.fusion.code_width, n_classes, bias=sizes.output_bias)
+
+    def _build_front_end(self, sizes: FrontEnd) -> None:
+        self.order = torch.channels_last if sizes.channels_last else torch.contiguous_format
+        self.stem, self.stem_bn = conv(2, sizes.stem, 12, stride=12), nn.BatchNorm2d(sizes.stem)
         widths = (sizes.stem, *sizes.blocks)
         self.blocks = nn.Sequential(*(ResidualBlock(i, o) for i, o in zip(widths, widths[1:])))
-        last = [nn.Conv1d(sizes.filters, sizes.filters, 1, padding=3), nn.BatchNorm1d(sizes.filters)]
+        last = [conv(sizes.filters, sizes.filters, 1, padding=3), nn.BatchNorm2d(sizes.filters)]
         self.last = nn.Sequential(*last, nn.LeakyReLU(SLOPE)) if sizes.last_conv else nn.Identity()
-        self.fusion = entry.build(n_tags, sizes.filters, **{name: given[name] for name in entry.uses})
-        self.code = nn.Linear(2 * sizes.filters + self.fusion.pooled_width, sizes.code)
-        self.output = nn.Linear(sizes.code + self.fusion.code_width, n_classes, bias=sizes.output_bias)
 
     def stem_map(self, waveform: torch.Tensor) -> torch.Tensor:
         """Pre-emphasised waveform [B, 2, T] to [B, filters, T // 12]."""
-        return F.leaky_relu(self.stem_bn(self.stem(waveform)), SLOPE, inplace=True)
+        image = waveform.unsqueeze(2).contiguous(memory_format=self.order)
+        return F.leaky_relu(self.stem_bn(self.stem(image)), SLOPE, inplace=True).squeeze(2)
 
-    def feature_map(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Pre-emphasised waveform [B, 2, T] to the feature map M [B, f, t] (Eq. 1)."""
-        return self.blocks(self.stem_map(waveform))
+    def feature_map(self, waveform: torch.Tensor) -> torch.Tensor | None:
+        """Pre-emphasised waveform [B, 2, T] to the feature map M [B, f, t] (Eq. 1); None if the fusion wants none."""
+        return self.blocks(self.stem_map(waveform).unsqueeze(2)).squeeze(2) if self.fusion.waveform else None
 
-    def fuse(self, feature_map: torch.Tensor, tags: torch.Tensor) -> SceneOutput:
+    def fuse(self, feature_map: torch.Tensor | None, tags: torch.Tensor) -> SceneOutput:
         """Feature map [B, f, t] and tag vectors [B, c] to scores, code and attention map."""
         read = self.fusion.read(tags)
         weights = self.fusion.weights(read)
-        attended = self.last(feature_map if weights is None else attend(feature_map, weights))
-        pooled = torch.cat([attended.mean(-1), attended.amax(-1)], 1)
+        pooled = tags[:, :0]
+        if feature_map is not None:
+            attended = feature_map if weights is None else attend(feature_map, weights)
+            attended = self.last(attended.unsqueeze(2)).squeeze(2)
+            pooled = torch.cat([attended.mean(-1), attended.amax(-1)], 1)
         code = self.fusion.after_code(self.code(self.fusion.before_code(pooled, read)), read)
         return SceneOutput(self.output(code), code, weights, feature_map)
 
@@ -307,6 +333,7 @@ def load_released_state_dict(net: SceneNet, state: dict[str, torch.Tensor]) -> N
     or a shape differs.
     """
     names, own = {}, net.state_dict()
+    shapes = {name: value.squeeze(2).shape if value.ndim == 4 else value.shape for name, value in own.items()}
     for name in own:
         module, _, kind = name.rpartition(".")
         if module.startswith("blocks."):
@@ -317,17 +344,26 @@ def load_released_state_dict(net: SceneNet, state: dict[str, torch.Tensor]) -> N
     problems = [f"{name} is missing" for name in names if name not in state]
     problems += [f"{name} is not expected" for name in state if name not in names]
     for name in names.keys() & state.keys():
-        if (found := tuple(state[name].shape)) != (expected := tuple(own[names[name]].shape)):
+        if (found := tuple(state[name].shape)) != (expected := tuple(shapes[names[name]])):
             problems.append(f"{name} has shape {found}, expected {expected}")
     if problems:
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise ValueError(f"these are not this front-end's released weights: {'; '.join(sorted(problems)[:8])}{more}")
-    net.load_state_dict(own | {names[name]: value for name, value in state.items()})
+    net.load_state_dict(own | {names[name]: value.reshape(own[names[name]].shape) for name, value in state.items()})
 
 
 def n_parameters(net: nn.Module) -> int:
     """Number of trained values."""
     return sum(p.numel() for p in net.parameters())
+
+
+@torch.no_grad()
+def multiply_adds(net: SceneNet, samples: int) -> int:
+    """Multiply-adds of the convolutions and matrix products that classify one clip of so many samples."""
+    device = next(net.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        net.eval()(torch.zeros(1, 2, samples, device=device), torch.zeros(1, net.n_tags, device=device))
+    return counter.get_total_flops() // 2
 
 
 def _named(table: dict, parameter: str, name: str):

@@ -1,123 +1,176 @@
-"""Many runs: the paper's cells as notebook and parameters, each executed by papermill in a process of its own."""
+"""Many runs on Dask: each cell is one papermill execution of its notebook, whose kernel is a process of its own.
 
-import ast
-import shlex
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+A cell is done when its record is there. So a sweep may be started again after whatever stopped it: finished records are
+skipped, and a run that was cut short goes on from its checkpoint.
+"""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import papermill
+import torch
+from dask.distributed import CancelledError, Client, Nanny, Scheduler, SpecCluster, as_completed
+from filelock import FileLock
 
-from . import records, store, tables
-from .artefacts import REPOSITORY, results_root
-from .corpora import open_scenes, open_tags
-from .experiment import SIZES, Settings, check
-from .scene_net import FUSIONS
-from .tag_vectors import open_tag_vectors
-from .tagger import SUPERVISION
+from .artefacts import data_root, first_line, results_root
+from .cells import Cell, run_name
 
-NOTEBOOK_OF = {
-    "tagger": "01_tagger",
-    "baseline": "02_baseline",
-    "codecat": "03_concatenation",
-    "before_code": "03_concatenation",
-    "attention": "04_attention",
-    "combined_separate": "05_combined",
-    "combined_shared": "05_combined",
-}
-MAIN = {  # the baseline and, of each of the paper's tables, the best cell; Table 2's two other methods
-    "baseline": {},
-    "codecat": {},
-    "before_code": {"layers": 3},
-    "attention": {"heads": 2, "layers": 1},
-    "combined_separate": {"heads": 4, "concat_layers": 4, "attention_layers": 3},
-    "combined_shared": {"heads": 4, "layers": 3},
-}
+PINNED = "CUDA_VISIBLE_DEVICES"
+KERNEL = ["--log-level=50"]  # of its own log; what cells print is in the executed notebook
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One configuration: a notebook and the parameters that differ from its own."""
+class Job:
+    """A notebook to execute, with the record that it leaves."""
 
-    notebook: str
+    run: str
+    notebook: Path
     parameters: dict[str, int | str]
-
-    @property
-    def path(self) -> Path:
-        """The notebook's file."""
-        return REPOSITORY / "notebooks" / f"{self.notebook}.ipynb"
-
-    def settings(self) -> Settings:
-        """The parameters, checked, with the notebook's defaults."""
-        defaults = {n: ast.literal_eval(p["default"]) for n, p in papermill.inspect_notebook(str(self.path)).items()}
-        return check(self.notebook, **(defaults | self.parameters))
-
-    def command(self, output: Path) -> list[str]:
-        """The papermill line that runs it."""
-        given = [word for name, value in self.parameters.items() for word in ("-p", name, str(value))]
-        return [sys.executable, "-m", "papermill", "--log-output", str(self.path), str(output), *given]
+    output: Path
+    record: Path
 
 
-def cell(system: str, sizes: dict[str, int], **others: int | str) -> Cell:
-    """The cell of a system."""
-    notebook = NOTEBOOK_OF.get(system, "05_combined")
-    chosen = {"fusion": system} if notebook in ("03_concatenation", "05_combined") else {}
-    return Cell(notebook, others | chosen | sizes)
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: with its record, or with an error."""
+
+    job: Job
+    seconds: float
+    error: str = ""
 
 
-def cells(name: str, **others: int | str) -> list[Cell]:
-    """The cells of "main", of one system of it, of "table2" to "table5", of "all" 56, or of the three "taggers".
+def roots() -> dict[str, str]:
+    """Where this process reads and writes; workers, wherever they run, are told to do so in the same folders."""
+    named = {"ASC_DATA": str(data_root()), "ASC_RESULTS": str(results_root())}
+    return named | {name: str(Path(os.environ[name]).resolve()) for name in ["ASC_ESC50"] if os.environ.get(name)}
 
-    Raises ValueError for any other name.
+
+def jobs(cells: list[Cell], folders: dict[str, str]) -> list[Job]:
+    """Name the runs of cells. Runs on a worker, since it first makes the data and tag vectors that they read."""
+    os.environ.update(folders)
+    found = {}
+    for cell in cells:
+        run, folder = run_name(cell), results_root() / cell.settings().data_name
+        output, record = folder / "notebooks" / f"{run}.ipynb", folder / "records" / f"{run}.json"
+        found[run] = Job(run, cell.path, cell.parameters, output, record)
+    return list(found.values())
+
+
+def execute(job: Job, folders: dict[str, str]) -> Outcome:
+    """Execute a job's notebook, unless its record is there. Runs on a worker; one at a time executes the same job."""
+    os.environ.update(folders)
+    started = time.perf_counter()
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(job.output.with_name(f".{job.run}.lock")):
+            if not job.record.exists():
+                papermill.execute_notebook(
+                    job.notebook, job.output, job.parameters, progress_bar=False, extra_arguments=KERNEL
+                )
+        error = "" if job.record.exists() else f"it ended without its record {job.record}"
+    except papermill.PapermillExecutionError as failure:
+        error = f"{failure.ename}: {failure.evalue}"
+    except Exception as failure:  # a kernel that died, a full disk: whatever it is, the other jobs go on
+        error = f"{type(failure).__name__}: {first_line(failure)}"
+    return Outcome(job, time.perf_counter() - started, error)
+
+
+@contextmanager
+def cluster(workers: int = 0, gpus: list[str] | None = None) -> Iterator[SpecCluster]:
+    """A cluster on this machine: a worker a GPU, each with its own (``gpus``: those visible), or else one a core."""
+    gpus = _visible_gpus() if gpus is None else gpus
+    spec = {}
+    for number in range(workers or len(gpus) or os.cpu_count() or 1):
+        env = {PINNED: gpus[number % len(gpus)]} if gpus else {}
+        spec[number] = {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "env": env}}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"  # of the workers: `_report` says what matters
+    with SpecCluster(workers=spec, scheduler=scheduler) as local:
+        yield local
+
+
+@contextmanager
+def connected(workers: int = 0, scheduler: str = "") -> Iterator[Client]:
+    """A client of the scheduler at this address, or of a cluster of ``workers`` on this machine.
+
+    Raises OSError when nothing answers there, and ValueError for a cluster without workers.
     """
-    if name == "main":
-        return [cell(system, sizes, **others) for system, sizes in MAIN.items()]
-    if name == "taggers":
-        return [cell("tagger", {}, **others, supervision=supervision) for supervision in SUPERVISION]
-    if name in (*NOTEBOOK_OF, *FUSIONS):
-        return [cell(name, MAIN.get(name, {}), **others)]
-    grid = tables.published()
-    of_tables = (f"table{number}" for number in sorted(grid["table"].unique()))
-    known = dict.fromkeys(["all", "main", "taggers", *of_tables, *NOTEBOOK_OF, *FUSIONS])
-    if name not in known:
-        raise ValueError(f"unknown sweep '{name}': choose one of {', '.join(known)}")
-    chosen = grid if name == "all" else grid[grid["table"] == int(name.removeprefix("table"))]
-    rows = [row.dropna() for _, row in chosen[["system", *SIZES]].iterrows()]
-    return [cell(row["system"], {size: int(row[size]) for size in SIZES if size in row}, **others) for row in rows]
+    if not scheduler:
+        with cluster(workers) as local, Client(local) as client:
+            client.wait_for_workers(len(local.worker_spec))
+            try:
+                yield client
+            except KeyboardInterrupt:  # closing would wait for the notebooks that are being executed
+                for nanny in local.workers.values():
+                    nanny.auto_restart = False
+                    os.kill(nanny.pid, signal.SIGKILL)
+                raise
+        return
+    with Client(scheduler, timeout="10s") as client:
+        if not client.nthreads():
+            raise ValueError(f"the scheduler at {scheduler} has no workers: start some with `dask worker {scheduler}`")
+        yield client
 
 
-def run_name(one: Cell) -> str:
-    """Name of the run that a cell leads to; makes the data and tag vectors that it reads, if they are not there."""
-    settings = one.settings()
-    if one.notebook == NOTEBOOK_OF["tagger"]:
-        return records.tagger_run(settings, open_tags(settings.data))
-    corpus = open_scenes(settings.data)
-    waveforms = store.pack(corpus)
-    tags = open_tag_vectors(settings.tags, corpus, waveforms, settings.seed) if settings.tags else None
-    return records.scene_run(settings, waveforms, tags)
+def _visible_gpus() -> list[str]:
+    named = os.environ.get(PINNED)
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
 
 
-def run(chosen: list[Cell], workers: int = 1) -> list[Cell]:
-    """Execute the cells that have no record yet, ``workers`` at a time; return those that failed."""
-    waiting = []
-    for one in chosen:
-        name, folder = run_name(one), results_root() / one.settings().data_name
-        if (folder / "records" / f"{name}.json").exists():
-            print(f"done before: {name}", flush=True)
-        else:
-            waiting.append((one, folder / "notebooks" / f"{name}.ipynb"))
-    with ThreadPoolExecutor(workers) as pool:
-        succeeded = list(pool.map(lambda item: _execute(*item), waiting))
-    return [one for (one, _), good in zip(waiting, succeeded) if not good]
+def sweep(cells: list[Cell], client: Client) -> list[Outcome]:
+    """Run the cells that have no record yet on a cluster's workers; print progress; return those that failed.
+
+    Raises RuntimeError when the scheduler is lost, and what ``run_name`` raises.
+    """
+    folders = roots()
+    print("naming the runs; data and tag vectors are made first where they are missing", flush=True)
+    named = _result(client.submit(jobs, cells, folders, pure=False))
+    waiting = [job for job in named if not job.record.exists()]
+    print(f"{len(named) - len(waiting)} of {len(named)} done before", flush=True)
+    return dispatch(waiting, client, folders)
 
 
-def _execute(one: Cell, output: Path) -> bool:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(one.command(output), capture_output=True, text=True)
-    print(f"{'FAILED' if done.returncode else 'done'}: {output.stem}", flush=True)
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:]
-        print("\n".join([*last, f"see {output}", shlex.join(one.command(output))]), flush=True)
-    return not done.returncode
+def dispatch(waiting: list[Job], client: Client, folders: dict[str, str]) -> list[Outcome]:
+    """Execute jobs on a cluster's workers, print a line for each that ends, and return those that failed.
+
+    A job whose worker dies is given to another, three times at most. Raises RuntimeError when the scheduler is lost.
+    """
+    futures = {client.submit(execute, job, folders, pure=False): job for job in waiting}
+    ended: list[Outcome] = []
+    for future in as_completed(futures):
+        try:
+            outcome = _result(future)
+        except RuntimeError:
+            raise
+        except Exception as error:  # the worker died again and again
+            outcome = Outcome(futures[future], 0.0, first_line(error))
+        ended.append(outcome)
+        _report(outcome, ended, len(waiting), len(client.nthreads()))
+    return [outcome for outcome in ended if outcome.error]
+
+
+def _result(future):
+    try:
+        return future.result()
+    except CancelledError:
+        lost = "the scheduler was lost: run the same command again, finished records are kept"
+        raise RuntimeError(lost) from None
+
+
+def _report(outcome: Outcome, ended: list[Outcome], total: int, workers: int) -> None:
+    failed, left = sum(bool(one.error) for one in ended), total - len(ended)
+    mean = sum(one.seconds for one in ended) / len(ended)
+    minutes = mean * left / max(workers, 1) / 60
+    running = min(left, workers)
+    state = f"{len(ended) - failed} done, {failed} failed, {running} running, {left - running} waiting"
+    word = "FAILED" if outcome.error else "done"
+    print(f"{word} {outcome.job.run} ({outcome.seconds:.0f} s) | {state} | {minutes:.0f} min left", flush=True)
+    if outcome.error:
+        print(f"  {outcome.error}\n  see {outcome.job.output}", flush=True)

@@ -1,16 +1,28 @@
 """Tables of what was measured, drawn from records only, beside what the paper published for TAU 2019."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from .artefacts import REPOSITORY
-from .experiment import SIZES, preset_of
-from .metrics import interval
+from .experiment import FIXED_FUSION, SIZES, preset_of
 from .records import read_predictions, read_records
+from .stats import accuracy_interval, compare, holm
 from .tag_vectors import lwlrap_interval
 from .tagger import SUPERVISION
+
+NOTEBOOK_OF = {
+    "tagger": "01_tagger",
+    "baseline": "02_baseline",
+    "codecat": "03_concatenation",
+    "before_code": "03_concatenation",
+    "attention": "04_attention",
+    "combined_separate": "05_combined",
+    "combined_shared": "05_combined",
+}
+CONTROL_TAGS = ("shuffled", "constant", "true")
 
 
 def published() -> pd.DataFrame:
@@ -26,83 +38,196 @@ def title(system: str, parameters: dict) -> str:
     return ", ".join([system.replace("_", " "), *words, *([f"{source} tags"] if source != "tagger" else [])])
 
 
-def measured(data: str, root: Path | None = None) -> pd.DataFrame:
-    """All systems with records: a row each, figures in % on the official test list and on all clips outside training.
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a system that differ in nothing but their seed, in the order of seeds."""
 
-    A row holds runs that differ in nothing but their seed. ``mean``, ``std`` and ``seeds`` over seeds; ``low`` and
-    ``high``: 95 % bootstrap over locations of the mean; ``gain``, ``gain_low`` and ``gain_high``: the same of the
-    difference, clip by clip, to the baseline with the same data and epochs.
-    """
+    records: list[dict]
+    predictions: list[pd.DataFrame]  # of the official test list, one a run, sorted by filename
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether each seed's SVM is right: [seeds, clips]."""
+        return np.stack([(table["truth"] == table["svm"]).to_numpy() for table in self.predictions])
+
+    @property
+    def places(self) -> np.ndarray:
+        """The location of each clip."""
+        return self.predictions[0]["location"].to_numpy()
+
+    @property
+    def first(self) -> dict:
+        """The record of the first seed."""
+        return self.records[0]
+
+    @property
+    def tags(self) -> str | None:
+        """Where the tag vectors came from."""
+        return self.first["parameters"].get("tags")
+
+    @property
+    def command(self) -> str:
+        """The papermill line of the first seed."""
+        return papermill_line(self.first["system"], self.first["parameters"])
+
+    def mean(self, figure: str, kind: str = "test") -> float:
+        """A figure of the records in %, averaged over seeds."""
+        return 100 * float(np.mean([record[kind][figure] for record in self.records]))
+
+
+def systems(data: str, root: Path | None = None) -> dict[tuple, Runs]:
+    """The scene runs with records, by what makes them comparable: system and sizes, what was changed, data, tags."""
     groups: dict[tuple, dict[int, dict]] = {}
     for record in read_records(data, root):
         if record["system"] != "tagger":
             groups.setdefault(_kind(record), {})[record["parameters"]["seed"]] = record
-    runs = {kind: [by_seed[seed] for seed in sorted(by_seed)] for kind, by_seed in groups.items()}
-    clips = {kind: _correct([read_predictions(r["run"], data, root) for r in some]) for kind, some in runs.items()}
-    rows = [_row(kind, some, clips[kind], clips.get(("baseline", *kind[1:-1], None))) for kind, some in runs.items()]
-    table = pd.DataFrame(rows)
-    return table if table.empty else table.sort_values(["table", "system"], kind="stable").set_index("system")
+    found = {}
+    for kind, by_seed in groups.items():
+        records = [by_seed[seed] for seed in sorted(by_seed)]
+        clips = [read_predictions(record["run"], data, root).query("split == 'test'") for record in records]
+        found[kind] = Runs(records, [table.sort_values("filename", ignore_index=True) for table in clips])
+    return found
 
 
 def _kind(record: dict) -> tuple:
-    """What makes runs comparable: (system with its sizes, what was trained how, data, tags)."""
     parameters, tags = record["parameters"], record["tags"]
-    preset = preset_of(parameters["data"])
-    usual = {"epochs": preset.scene.epochs, "front_end": preset.front_end, "threads": preset.threads}
-    changed = [f"{name} {parameters[name]}" for name, value in usual.items() if parameters[name] != value]
+    changed = [f"{name} {parameters[name]}" for name, value in _usual(parameters).items() if parameters[name] != value]
     shuffled = tags and tags["source"] == "shuffled"  # these differ from seed to seed
     kind = None if tags is None or shuffled else tags["fingerprint"]
     return title(record["system"], parameters), ", ".join(changed), record["data"]["fingerprint"], kind
 
 
-def _correct(predictions: list[pd.DataFrame]) -> pd.DataFrame:
-    """Share of seeds that classify each clip of the official test list correctly, with its location."""
-    clips = pd.concat([p.assign(correct=p["truth"] == p["svm"]) for p in predictions])
-    clips = clips[clips["split"] == "test"]
-    return clips.groupby("filename").agg(correct=("correct", "mean"), location=("location", "first"))
+def _usual(parameters: dict) -> dict[str, int | str]:
+    preset = preset_of(parameters["data"])
+    return dict(epochs=preset.scene.epochs, front_end=preset.front_end, threads=preset.threads, precision="float32")
 
 
-def _bootstrap(values: pd.Series, locations: pd.Series) -> tuple[float, float]:
-    percent = 100 * values.to_numpy()
-    return interval(lambda rows: percent[rows].mean(), locations.to_numpy())
+def papermill_line(system: str, parameters: dict) -> str:
+    """The command of a run, to be typed in ``notebooks/``."""
+    notebook = NOTEBOOK_OF.get(system, "05_combined")
+    usual = _usual(parameters) | {"tags": "tagger"}
+    left_out = {"device"} | ({"fusion"} if notebook in FIXED_FUSION else set())
+    told = {k: v for k, v in parameters.items() if v is not None and k not in left_out and usual.get(k) != v}
+    return " ".join(["papermill", f"{notebook}.ipynb", "out.ipynb", *(f"-p {name} {told[name]}" for name in told)])
 
 
-def _row(kind: tuple, runs: list[dict], clips: pd.DataFrame, baseline: pd.DataFrame | None) -> dict:
-    name = ", ".join(filter(None, kind[:2]))
-    row = {"table": runs[0]["table"], "system": name, "n_parameters": runs[0]["n_parameters"]}
-    for key, column in (
-        ("accuracy", "mean"),
-        ("accuracy_softmax", "softmax"),
-        ("accuracy_paper_protocol", "best_on_test"),
-    ):
-        row[column] = 100 * np.mean([run["test"][key] for run in runs])
-    row["seeds"] = [100 * run["test"]["accuracy"] for run in runs]
-    row["std"] = np.std(row["seeds"], ddof=1) if len(runs) > 1 else np.nan
-    row["test_all"] = 100 * np.mean([run["test_all"]["accuracy"] for run in runs])
-    row["low"], row["high"] = _bootstrap(clips["correct"], clips["location"])
+def measured(data: str, root: Path | None = None) -> pd.DataFrame:
+    """All systems with records: a row each, figures in % on the official test list (``test_all``: on all clips outside
+    training).
+
+    ``mean``, ``std`` over ``seeds``; ``low`` and ``high``: 95 %, bootstrap over locations and seeds. ``gain`` to
+    ``low``/``high`` beside it: the same of the difference, clip by clip, to the baseline with the same data and
+    settings; ``p``: its test, ``p_holm`` corrected for all comparisons of this table; ``mcnemar``: blind to locations;
+    ``detectable``: the smallest gain that had an 80 % chance of being found.
+    """
+    found = systems(data, root)
+    rows = [_row(kind, runs, found.get(("baseline", *kind[1:-1], None))) for kind, runs in found.items()]
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame(rows).assign(p_holm=lambda t: holm(t["p"]))
+    return table.sort_values(["control", "table", "system"], kind="stable").set_index("system")
+
+
+def _row(kind: tuple, runs: Runs, baseline: Runs | None) -> dict:
+    first = runs.first
+    row = {"system": ", ".join(filter(None, kind[:2])), "table": first["table"], "command": runs.command}
+    row["control"] = first["table"] is None or runs.tags in CONTROL_TAGS
+    row |= {size: first["parameters"].get(size) for size in SIZES} | {"fusion": first["system"]}
+    row |= {"n_parameters": first["n_parameters"], "macs": first["macs"]}
+    row |= {"mean": runs.mean("accuracy"), "softmax": runs.mean("accuracy_softmax")}
+    row |= {"best_on_test": runs.mean("accuracy_paper_protocol"), "test_all": runs.mean("accuracy", "test_all")}
+    row["seeds"] = [100 * record["test"]["accuracy"] for record in runs.records]
+    row["std"] = np.std(row["seeds"], ddof=1) if len(runs.records) > 1 else np.nan
+    row["low"], row["high"] = (100 * bound for bound in accuracy_interval(runs.correct, runs.places))
+    row["p"] = np.nan
     if baseline is not None and kind[0] != "baseline":
-        difference = clips["correct"] - baseline["correct"]
-        row["gain"] = 100 * difference.mean()
-        row["gain_low"], row["gain_high"] = _bootstrap(difference, clips["location"][difference.index])
+        row |= _compared(runs, baseline)
     return row
 
 
+def _compared(runs: Runs, other: Runs) -> dict[str, float]:
+    found = compare(runs.correct, other.correct, runs.places)
+    low, high = (100 * bound for bound in found.interval)
+    gain = {"gain": 100 * found.difference, "gain_low": low, "gain_high": high, "detectable": 100 * found.detectable}
+    return gain | {"p": found.p, "mcnemar": found.mcnemar}
+
+
+def contrasts(data: str, root: Path | None = None) -> pd.DataFrame:
+    """What the tags' information does: each system with the tagger's tags against itself with other ones.
+
+    A row for every other source of tags; columns as in ``measured``. Both have the same parameters and settings.
+    """
+    found, rows = systems(data, root), []
+    heard = {kind[:3]: runs for kind, runs in found.items() if runs.tags == "tagger"}
+    for (name, *others, _), runs in found.items():
+        system = name.removesuffix(f", {runs.tags} tags")
+        own = heard.get((system, *others))
+        if runs.tags in CONTROL_TAGS and own:
+            rows.append({"system": system, "tags": "tagger", "against": runs.tags} | _compared(own, runs))
+    return pd.DataFrame(rows).assign(p_holm=lambda t: holm(t["p"])).set_index("system") if rows else pd.DataFrame()
+
+
+def paper_table(number: int, data: str, root: Path | None = None) -> pd.DataFrame:
+    """One of the paper's Tables 2 to 5: its cells in its order, ``published`` (TAU 2019) beside what was measured.
+
+    ``p_holm`` is corrected for the comparisons of this table. Cells without a record are NaN.
+    """
+    cells = published().query("table == @number").rename(columns={"accuracy": "published", "system": "fusion"})
+    here = measured(data, root)
+    if here.empty:
+        return cells.assign(mean=np.nan).set_index("fusion")
+    here = here[~here["control"] & ~here.index.str.contains("epochs|front_end|threads|precision")]
+    columns = ["fusion", *SIZES, "mean", "std", "low", "high", "gain", "gain_low", "gain_high", "p", "seeds"]
+    here = here.reset_index()[columns].astype({size: "Int64" for size in SIZES})
+    table = cells.merge(here, "left", ["fusion", *SIZES])
+    return table.assign(p_holm=holm(table["p"])).set_index("fusion")
+
+
+def by(column: str, data: str, root: Path | None = None) -> pd.DataFrame:
+    """Accuracy in % of each system (rows) on the test clips of each scene or city (``column``: "scene" or "city")."""
+    rows = {}
+    for kind, runs in systems(data, root).items():
+        clips, labels = runs.predictions[0], np.asarray(runs.first["labels"])
+        groups = labels[clips["truth"]] if column == "scene" else clips["city"].to_numpy()
+        rows[", ".join(filter(None, kind[:2]))] = pd.Series(100 * runs.correct.mean(0)).groupby(groups).mean()
+    return pd.DataFrame(rows).T
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns a reader wants, as text: accuracy ± deviation [interval], gain [interval]."""
+    """The columns a reader wants, as text: accuracy ± deviation [interval], gain [interval], its test, sizes."""
     if table.empty:
         return table
-    span = "{:.1f} [{:.1f}, {:.1f}]".format
+    span, signed = "{:.1f} [{:.1f}, {:.1f}]".format, "{:+.1f} [{:+.1f}, {:+.1f}]".format
     gains = table.reindex(columns=["gain", "gain_low", "gain_high"])
     out = pd.DataFrame(index=table.index)
     out["seeds"] = table["seeds"].map(len)
     out["accuracy % [95 %]"] = [span(*row) for row in table[["mean", "low", "high"]].to_numpy()]
     out["± over seeds"] = table["std"].map("{:.1f}".format).replace("nan", "")
-    signed = "{:+.1f} [{:+.1f}, {:+.1f}]".format
     out["gain over baseline [95 %]"] = ["" if np.isnan(row[0]) else signed(*row) for row in gains.to_numpy(float)]
+    for column, name in (("p_holm", "p (Holm)"), ("mcnemar", "McNemar, by clip"), ("detectable", "detectable gain")):
+        values = table.reindex(columns=[column])[column]
+        out[name] = values.map(_p if column != "detectable" else "{:.1f}".format).replace("nan", "")
     out["softmax"] = table["softmax"].map("{:.1f}".format)
     out["best on test"] = table["best_on_test"].map("{:.1f}".format)
     out["all clips outside training"] = table["test_all"].map("{:.1f}".format)
     out["parameters"] = table["n_parameters"].map("{:,}".format)
+    out["MMAC a clip"] = (table["macs"] / 1e6).map("{:.0f}".format)
+    return out
+
+
+def _p(value: float) -> str:
+    return "nan" if np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def readable_contrasts(table: pd.DataFrame) -> pd.DataFrame:
+    """``contrasts`` as text."""
+    if table.empty:
+        return table
+    out = table[["tags", "against"]].copy()
+    signed = "{:+.1f} [{:+.1f}, {:+.1f}]".format
+    out["difference [95 %]"] = [signed(*row) for row in table[["gain", "gain_low", "gain_high"]].to_numpy(float)]
+    out["p (Holm)"] = table["p_holm"].map(_p)
+    out["detectable"] = table["detectable"].map("{:.1f}".format)
     return out
 
 

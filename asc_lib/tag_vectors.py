@@ -173,9 +173,10 @@ def open_tag_vectors(source: str, corpus: SceneCorpus, waveforms: Store, seed: i
     """Tag vectors of every clip of a scene corpus.
 
     ``source``: "tagger" (computed on first use, then cached); "shuffled", the same dealt out to other clips of the
-    same split; "true", 1 for every sound that is in a composed clip; the path of a table (``read_table``); or "hf:" and
-    the name or folder of a Hugging Face audio classification model. Raises ParameterError for "true" on a corpus that
-    does not say what is in its clips, and for a table or a model that does not fit.
+    same split; "constant", their mean over the training clips, the same for every clip; "true", 1 for every sound that
+    is in a composed clip; the path of a table (``read_table``); or "hf:" and the name or folder of a Hugging Face audio
+    classification model. Raises ParameterError for "true" on a corpus that does not say what is in its clips, and for a
+    table or a model that does not fit.
     """
     if source == "true":
         return _true_tags(corpus)
@@ -191,6 +192,8 @@ def open_tag_vectors(source: str, corpus: SceneCorpus, waveforms: Store, seed: i
         for split in ("train", "test", "unused"):
             rows = corpus.rows(split)
             values[rows] = values[rng.permutation(rows)]
+    if source == "constant":
+        values[:] = values[corpus.rows("train")].mean(0)
     return TagVectors(values, tagger.tags, source, found["stage 2"]["test"])
 
 

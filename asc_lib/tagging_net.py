@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 from . import audio
 
@@ -42,6 +41,8 @@ class TaggingNet(nn.Module):
 
     def __init__(self, n_tags: int, sizes: TaggerSizes):
         super().__init__()
+        from torchvision.models.resnet import BasicBlock  # two seconds that processes without a tagger need not wait
+
         first = sizes.widths[0]
         self.stem = nn.Sequential(
             nn.Conv2d(1, first, 7, stride=2, padding=3, bias=False),

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from asc_lib import experiment, records, sweep, tables
+from asc_lib import cells as grid
+from asc_lib import experiment, records, tables
 from asc_lib.experiment import ParameterError, check
 from asc_lib.tag_vectors import TagVectors
 
@@ -29,7 +30,8 @@ COMBINED = ATTENTION | dict(fusion="combined_shared", heads=4, layers=3, concat_
         ({"seed": "0"}, "parameter 'seed' is a whole number, not '0'"),
         ({"data": "nope"}, "parameter 'data' is 'nope': choose one of mini, esc50, tau2019"),
         ({"front_end": "nope"}, "parameter 'front_end' is 'nope': choose one of auto, released"),
-        ({"tags": "nope"}, "parameter 'tags' is 'nope': choose one of tagger, shuffled, true"),
+        ({"tags": "nope"}, "parameter 'tags' is 'nope': choose one of tagger, shuffled, constant, true"),
+        ({"precision": "float16"}, "parameter 'precision' is 'float16': choose one of float32, bfloat16"),
         ({"tags": ""}, "parameter 'tags' is ''"),
         ({"device": "nope"}, "parameter 'device' is 'nope'"),
     ],
@@ -90,7 +92,7 @@ def test_the_name_of_a_run_holds_what_determines_it():
     waves, tags = SimpleNamespace(fingerprint="w"), TagVectors(np.zeros((2, 2), "float32"), ["a", "b"], "tagger", None)
     name = records.scene_run(check("04_attention", **ATTENTION), waves, tags)
     assert name.startswith("mini-attention-h2-l1-seed0-")
-    for change in ({"seed": 1}, {"threads": 2}, {"epochs": 1}, {"layers": 2}):
+    for change in ({"seed": 1}, {"threads": 2}, {"epochs": 1}, {"layers": 2}, {"precision": "bfloat16"}):
         assert records.scene_run(check("04_attention", **(ATTENTION | change)), waves, tags) != name
     assert records.scene_run(check("04_attention", **ATTENTION), SimpleNamespace(fingerprint="v"), tags) != name
     other = TagVectors(np.ones((2, 2), "float32"), ["a", "b"], "tagger", None)
@@ -98,7 +100,7 @@ def test_the_name_of_a_run_holds_what_determines_it():
 
 
 def test_every_published_cell_has_a_notebook():
-    cells = sweep.cells("all", data="mini", seed=0)
+    cells = grid.cells("all", data="mini", seed=0)
     assert len(cells) == len(tables.published()) == 56
     assert len({str(cell) for cell in cells}) == 56
     for cell, row in zip(cells, tables.published().itertuples()):
@@ -106,11 +108,16 @@ def test_every_published_cell_has_a_notebook():
         assert settings.fusion == row.system
         for name, value in settings.sizes().items():
             assert getattr(row, name) == value
-    assert [len(sweep.cells(f"table{n}")) for n in (2, 3, 4, 5)] == [8, 20, 8, 20]
-    assert len(sweep.cells("main")) == 6
-    assert [cell.settings().supervision for cell in sweep.cells("taggers")] == ["curated", "noisy", "pseudo_labels"]
-    with pytest.raises(ValueError, match="unknown sweep 'table9': choose one of all, main, taggers, table2"):
-        sweep.cells("table9")
+    assert [len(grid.cells(f"table{n}")) for n in (2, 3, 4, 5)] == [8, 20, 8, 20]
+    assert [len(grid.cells(name)) for name in ("main", "systems", "controls")] == [7, 6, 5]
+    assert [cell.settings().tags for cell in grid.cells("controls")] == [
+        "shuffled", "constant", "true", "constant", "tagger"
+    ]  # fmt: skip
+    assert [cell.settings().supervision for cell in grid.cells("taggers")] == ["curated", "noisy", "pseudo_labels"]
+    with pytest.raises(
+        ValueError, match="unknown sweep 'table9': choose one of main, systems, controls, taggers, all, table2"
+    ):
+        grid.cells("table9")
 
 
 def test_true_tags(small_mini):

@@ -70,6 +70,6 @@ def test_pickled_weights_are_refused(model_folder, tmp_path):
 
 
 def test_the_parameter_is_checked():
-    given = dict(seed=0, epochs=1, device="cpu", threads=1, front_end="narrow", heads=2, layers=1)
+    given = dict(seed=0, epochs=1, device="cpu", threads=1, front_end="narrow", precision="float32", heads=2, layers=1)
     settings = experiment.check("04_attention", data="mini", tags="hf:someone/model", **given)
     assert settings.tags == "hf:someone/model"

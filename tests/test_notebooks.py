@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asc_lib import records, sweep
+from asc_lib import cells, records
 from asc_lib.artefacts import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("0[0-9]_*.ipynb"))
@@ -107,7 +107,7 @@ def test_wrong_parameters_stop_a_notebook(parameters, message, tmp_path):
 
 
 def test_the_same_run_twice_gives_the_same_record(tmp_path):
-    cell = sweep.cell("baseline", {}, data="mini", seed=3, epochs=1)
+    cell = cells.cell("baseline", {}, data="mini", seed=3, epochs=1)
     found = []
     for attempt in ("first", "second"):
         given = [word for key, value in cell.parameters.items() for word in ("-p", key, str(value))]

@@ -1,5 +1,7 @@
 """The paper's facts: shapes, parameter counts, Eq. 1 and 2, each way to fuse."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,16 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from asc_lib import paper, scene_net, tables
-from asc_lib.scene_net import FUSIONS, SceneNet, attend, attention_map, load_released_state_dict, n_parameters
+from asc_lib.scene_net import (
+    FRONT_ENDS,
+    FUSIONS,
+    SceneNet,
+    attend,
+    attention_map,
+    load_released_state_dict,
+    multiply_adds,
+    n_parameters,
+)
 
 
 @pytest.mark.parametrize("front_end", ["released", "table1"])
@@ -83,10 +94,38 @@ def test_tags_reach_the_output_and_learn(fusion):
     out = net(waveform, tags)
     gradient = torch.autograd.grad(out.logits.square().sum(), tags, allow_unused=True, retain_graph=True)[0]
     assert (gradient is None or not gradient.any()) == (fusion == "baseline")
-    assert (out.attention_map is None) == (fusion in ("baseline", "codecat", "before_code"))
+    assert (out.attention_map is None) == (fusion in ("baseline", "codecat", "before_code", "tags_only"))
     assert out.code.shape == (2, 64 + 20 * (fusion == "codecat"))
     out.logits.sum().backward()
     assert all(p.grad is not None for p in net.parameters())
+
+
+def test_without_the_waveform_there_is_no_front_end():
+    net = SceneNet(20, front_end="narrow", fusion="tags_only", layers=2).eval()
+    assert n_parameters(net) == 2 * (20 * 20 + 20) + (20 * 64 + 64) + 64 * 10
+    tags = torch.rand(2, 20)
+    one, two = (net(torch.randn(2, 2, 12_000), tags) for _ in range(2))
+    assert torch.equal(one.logits, two.logits) and one.feature_map is None
+
+
+def test_both_orders_in_memory_give_the_same():
+    first = SceneNet(20, front_end="narrow", fusion="combined_shared").eval()
+    second = SceneNet(20, front_end=replace(FRONT_ENDS["narrow"], channels_last=False), fusion="combined_shared").eval()
+    second.load_state_dict(first.state_dict())
+    waveform, tags = 1000 * torch.randn(2, 2, 12_000), torch.rand(2, 20)
+    one, two = first(waveform, tags), second(waveform, tags)
+    assert first.stem_map(waveform).stride(1) == 1 and second.stem_map(waveform).stride(1) == 1000
+    assert torch.allclose(one.logits, two.logits, atol=1e-4) and torch.allclose(one.code, two.code, atol=1e-4)
+
+
+def test_multiply_adds_counted_by_hand():
+    net = SceneNet(20, front_end="narrow", fusion="before_code", layers=1)
+    frames, count, widths = 1000, 1000 * 24 * 32, (32, 16, 16, 32, 64, 128, 128)
+    for inputs, filters in zip(widths, widths[1:]):
+        count += frames * 3 * filters * (inputs + filters + inputs * (inputs != filters))
+        frames //= 3
+    count += (frames + 6) * 128 * 128 + 20 * 20 + (256 + 20) * 64 + 64 * 10
+    assert multiply_adds(net, 12_000) == count
 
 
 def test_codecat_is_the_code_beside_the_tags():
@@ -186,7 +225,7 @@ def test_released_weights_go_into_a_fusion_too():
     before = net.fusion.score.weight.clone()
     load_released_state_dict(net, released_state())
     assert torch.equal(net.fusion.score.weight, before)
-    assert torch.equal(net.blocks[0].skip.weight, released_state()["block0.conv_downsample.weight"])
+    assert torch.equal(net.blocks[0].skip.weight.squeeze(2), released_state()["block0.conv_downsample.weight"])
 
 
 @pytest.mark.parametrize(
@@ -221,7 +260,7 @@ def test_the_map_is_the_same_at_every_frame():
     seen = []
     net.last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     weights = net.fuse(M, tags).attention_map
-    assert torch.allclose(seen[0] / M, weights.unsqueeze(-1).expand_as(M), atol=1e-6)
+    assert torch.allclose(seen[0].squeeze(2) / M, weights.unsqueeze(-1).expand_as(M), atol=1e-6)
 
 
 def test_gradients_of_the_tag_path():

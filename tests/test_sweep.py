@@ -1,0 +1,179 @@
+"""Sweeps on Dask: what stops one, and that the same command then ends as if nothing had."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from dask.distributed import Client
+
+from asc_lib import sweep
+from asc_lib.artefacts import REPOSITORY
+
+CODE = """
+import json, os, time
+from pathlib import Path
+Path(folder, f"{name}-started-{os.getpid()}").touch()
+Path(folder, f"{name}-sees").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
+time.sleep(seconds)
+if fails:
+    raise ValueError("it cannot be")
+Path(folder, f"{name}.json").write_text(json.dumps({"name": name}))
+"""
+
+
+@pytest.fixture
+def toys(tmp_path):
+    """Jobs of a notebook that sleeps and leaves a record."""
+    parameters = nbformat.v4.new_code_cell('folder, name, seconds, fails = "", "", 0.0, False')
+    parameters.metadata["tags"] = ["parameters"]
+    notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(CODE)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "toy.ipynb")
+
+    def job(name, seconds=0.0, fails=False):
+        given = {"folder": str(tmp_path), "name": name, "seconds": seconds, "fails": fails}
+        return sweep.Job(name, tmp_path / "toy.ipynb", given, tmp_path / f"{name}.ipynb", tmp_path / f"{name}.json")
+
+    return job
+
+
+def started(folder: Path, name: str) -> list[Path]:
+    return list(folder.glob(f"{name}-started-*"))
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+    return found
+
+
+def test_a_failed_cell_does_not_stop_the_others(toys, tmp_path, capsys):
+    with sweep.connected(2) as client:
+        failed = sweep.dispatch([toys("a"), toys("b", fails=True), toys("c")], client, {})
+        assert [(one.job.run, one.error) for one in failed] == [("b", "ValueError: it cannot be")]
+        assert "2 done, 1 failed, 0 running, 0 waiting | 0 min left" in capsys.readouterr().out
+        assert nbformat.read(tmp_path / "b.ipynb", 4).metadata.papermill.exception
+        before = (tmp_path / "a.json").stat().st_mtime_ns
+        assert sweep.dispatch([toys("a"), toys("b")], client, {}) == []
+    assert (tmp_path / "a.json").stat().st_mtime_ns == before and (tmp_path / "b.json").exists()
+    assert len(started(tmp_path, "a")) == 1 and len(started(tmp_path, "b")) == 2
+
+
+def test_a_notebook_without_its_record_has_failed(toys):
+    from dataclasses import replace
+
+    job = replace(toys("a"), record=Path("/nowhere/a.json"))
+    assert sweep.execute(job, {}).error == "it ended without its record /nowhere/a.json"
+
+
+def test_a_killed_workers_cell_runs_again(toys, tmp_path):
+    with sweep.connected(2) as client:
+        processes = client.run(os.getpid)
+        futures = client.submit(sweep.execute, toys("a", 3.0), {}, pure=False)
+        (mark,) = until(lambda: started(tmp_path, "a"))
+        kernel = int(mark.name.rpartition("-")[2])
+        worker = int(Path(f"/proc/{kernel}/stat").read_text().split(")")[1].split()[1])
+        assert worker in processes.values()
+        os.kill(worker, signal.SIGKILL)
+        assert futures.result().error == ""
+        assert len(started(tmp_path, "a")) == 2 and (tmp_path / "a.json").exists()
+        assert not Path(f"/proc/{kernel}").exists()  # the first kernel ended with its worker
+
+
+def test_each_worker_has_its_own_gpu(toys, tmp_path):
+    with sweep.cluster(gpus=["3", "5"]) as local, Client(local) as client:
+        assert len(local.worker_spec) == 2
+        client.wait_for_workers(2)
+        sweep.dispatch([toys(name, 1.0) for name in "ab"], client, {})
+    assert {(tmp_path / f"{name}-sees").read_text() for name in "ab"} == {"3", "5"}
+
+
+SWEEP = """
+import sys
+from pathlib import Path
+from asc_lib import sweep
+folder, scheduler = Path(sys.argv[1]), sys.argv[2]
+def job(name):
+    given = {"folder": str(folder), "name": name, "seconds": 3.0, "fails": False}
+    return sweep.Job(name, folder / "toy.ipynb", given, folder / f"{name}.ipynb", folder / f"{name}.json")
+if __name__ == "__main__":
+    with sweep.connected(2, scheduler) as client:
+        print("connected", flush=True)
+        failed = sweep.dispatch([job(name) for name in "abcd"], client, {})
+    print("failed", [one.job.run for one in failed])
+"""
+
+
+@pytest.fixture
+def start(toys, tmp_path):
+    toys("a")  # writes the notebook
+    script, begun = tmp_path / "swept.py", []
+    script.write_text(SWEEP)
+
+    def begin(*command: str) -> subprocess.Popen:
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        begun.append(subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, **pipes))
+        return begun[-1]
+
+    yield lambda scheduler="": begin(str(script), str(tmp_path), scheduler), begin
+    for process in begun:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def kernels(folder: Path) -> list[int]:
+    marks = [int(path.name.rpartition("-")[2]) for path in folder.glob("*-started-*")]
+    return [pid for pid in marks if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_sweep_leaves_no_process_and_nothing_half_written(start, tmp_path, end):
+    sweeping = start[0]()
+    until(lambda: (tmp_path / "a.json").exists() and started(tmp_path, "c"))
+    (os.killpg if end == signal.SIGINT else os.kill)(sweeping.pid, end)
+    sweeping.communicate(timeout=60)
+    until(lambda: not kernels(tmp_path))
+    for path in tmp_path.glob("*.json"):
+        assert json.loads(path.read_text()) == {"name": path.stem}
+    assert len(list(tmp_path.glob("[a-d].json"))) < 4
+    out, _ = start[0]().communicate(timeout=120)
+    assert "failed []" in out and len(list(tmp_path.glob("[a-d].json"))) == 4
+
+
+def test_a_scheduler_elsewhere_and_its_death(start, tmp_path):
+    sweep_at, begin = start
+    address = tmp_path / "scheduler.json"
+    scheduler = begin("-m", "distributed.cli.dask_scheduler", "--port", "0", "--scheduler-file", str(address))
+    until(address.exists)
+    tcp = until(lambda: json.loads(address.read_text() or "{}").get("address"))
+    with (
+        pytest.raises(ValueError, match="has no workers: start some with `dask worker tcp://"),
+        sweep.connected(0, tcp),
+    ):
+        pass
+    workers = [begin("-m", "distributed.cli.dask_worker", tcp, "--nthreads", "1") for _ in range(2)]
+    with Client(tcp) as client:
+        client.wait_for_workers(2, timeout=60)
+    sweeping = sweep_at(tcp)
+    until(lambda: (tmp_path / "a.json").exists() and started(tmp_path, "c"))
+    os.kill(scheduler.pid, signal.SIGKILL)
+    _, error = sweeping.communicate(timeout=120)
+    assert "the scheduler was lost: run the same command again, finished records are kept" in error
+    for worker in workers:
+        os.killpg(worker.pid, signal.SIGKILL)
+    out, _ = sweep_at().communicate(timeout=120)
+    assert "failed []" in out and len(list(tmp_path.glob("[a-d].json"))) == 4
+
+
+def test_no_scheduler_there():
+    with pytest.raises(OSError, match="tcp://127.0.0.1:9"), sweep.connected(0, "tcp://127.0.0.1:9"):
+        pass
