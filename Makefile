@@ -1,6 +1,6 @@
 # `make` or `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all kills bench lab notebooks evidence clean
+.PHONY: help env demo test test-all sweep kills bench lab notebooks evidence clean
 PYTHON ?= python3.11
 BIN := .venv/bin
 NOTEBOOKS := 00_data 01_tagger 02_baseline 03_concatenation 04_attention 05_combined 06_results
@@ -41,11 +41,15 @@ test: env ## ruff, unit tests, every notebook through nbval, every notebook's co
 test-all: test ## the same, and the slow tests: 56 configurations, a stand-in for TAU 2019 (6 minutes more)
 	$(BIN)/pytest -q -m slow -n 2 tests
 
+sweep: env ## all 56 cells of the paper on `mini`, as many at a time as there are cores or GPUs (an hour)
+	$(BIN)/asc sweep all --data mini
+
 kills: env ## kill downloads, packing, tagging and training fifty times; each must end as if undisturbed (20 minutes)
 	$(BIN)/python tests/kill_nine.py --kills 50
 
 bench: env ## ours beside the plain way, to results/bench (ten minutes)
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.sweeps
 
 lab: env ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
@@ -54,12 +58,15 @@ notebooks: env ## execute the notebooks in place, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False $(PATHS)
 
 evidence: export ASC_RESULTS = $(CURDIR)/results/again
-evidence: env ## make the committed records again, in results/again (an hour and a half)
+evidence: env ## make the committed records again, in results/again (four hours)
 	$(BIN)/asc sweep taggers --data esc50
-	$(BIN)/asc sweep main --data esc50 --seeds 0,1,2
-	$(BIN)/asc sweep baseline --data mini --seeds 0,1,2
+	$(BIN)/asc sweep main --data esc50 --seeds 0 1 2 3 4
+	$(BIN)/asc sweep controls --data esc50 --seeds 0 1 2 3 4
+	$(BIN)/asc sweep all --data mini
+	$(BIN)/asc sweep main --data mini --seeds 0 1 2 3 4
 	$(BIN)/asc probe --data mini
 	$(BIN)/asc probe --data esc50
+	$(BIN)/asc tables --data mini
 	$(BIN)/asc tables --data esc50
 	$(BIN)/asc paper
 

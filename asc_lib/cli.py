@@ -106,20 +106,30 @@ def sweep_(
 
 
 @app.command("tables")
-def tables_(data: Data = "mini") -> None:
-    """Draw the table of all systems from the records under ASC_RESULTS; write it beside them and print it."""
-    folder, table = results_root() / corpora.name_of(data), tables.measured(data)
-    if table.empty:
+def tables_(
+    data: Data = "mini",
+    check: Annotated[bool, typer.Option("--check", help="only compare: fail if a table is not what they give")] = False,
+) -> None:
+    """Draw all tables from the records under ASC_RESULTS, write them beside these, and print the one of all systems."""
+    folder, drawn = results_root() / corpora.name_of(data), tables.drawn(data)
+    if "systems.csv" not in drawn:
         raise SystemExit(f"asc tables: no record in {folder}: run `asc sweep main --data {data}` first")
-    readable = tables.readable(table)
-    write_text(folder / "systems.csv", readable.to_csv())
+    if check:
+        there = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.csv")}
+        wrong = sorted(name for name in drawn.keys() | there.keys() if drawn.get(name) != there.get(name))
+        if wrong:
+            raise SystemExit(f"asc tables: not what the records give: {', '.join(wrong)} in {folder}")
+        print(f"all {len(drawn)} tables in {folder} are what the records give")
+        return
+    for name, text in drawn.items():
+        write_text(folder / name, text)
+    table = tables.measured(data)
     with written_whole(folder / "systems.png") as picture:
         plots.accuracies(table).savefig(picture, dpi=120)
-    print(tables.markdown(readable))
-    taggers = tables.taggers(data)
-    if len(taggers):
-        write_text(folder / "taggers.csv", taggers.to_csv())
-        print("", tables.markdown(taggers), sep="\n")
+    print(tables.markdown(tables.readable(table)))
+    for other in (tables.readable_contrasts(tables.contrasts(data)), tables.taggers(data)):
+        if len(other):
+            print("", tables.markdown(other), sep="\n")
 
 
 @app.command("paper")

@@ -164,6 +164,34 @@ def accuracies(table: pd.DataFrame) -> Figure:
     axis.set_yticks(place, table.index)
     axis.invert_yaxis()
     axis.set(xlabel="accuracy (%)")
-    figure.suptitle("dot: mean over seeds; line: 95 % interval over locations; ticks: single seeds", size=9)
+    figure.suptitle("dot: mean over seeds; line: 95 % interval over locations and seeds; ticks: single seeds", size=9)
     sns.despine(figure)
+    return figure
+
+
+def gains(table: pd.DataFrame) -> Figure:
+    """Gain of each system over the baseline with its 95 % interval (columns gain, gain_low, gain_high), in points."""
+    table = table.dropna(subset="gain")
+    figure, axes = _figure(7, 0.7 + 0.32 * len(table))
+    axis, place = axes[0, 0], np.arange(len(table))
+    colours = ["C1" if control else "C0" for control in table["control"]]
+    axis.hlines(place, table["gain_low"], table["gain_high"], color=colours)
+    axis.scatter(table["gain"], place, color=colours, zorder=2)
+    axis.axvline(0, color="0.3", linestyle="--", linewidth=1)
+    axis.set_yticks(place, table.index)
+    axis.invert_yaxis()
+    axis.set(xlabel="gain over the baseline (percentage points)")
+    figure.suptitle("line: 95 % interval over locations and seeds; orange: controls", size=9)
+    sns.despine(figure)
+    return figure
+
+
+def grids(grid: pd.DataFrame) -> Figure:
+    """A table of the paper with heads and layers: its published accuracies and the measured ones, each on its scale."""
+    figure, axes = _figure(9, 2.9, 1, 2)
+    titles = {"published": "published (TAU 2019)", "mean": "measured here"}
+    for axis, (column, title) in zip(axes[0], titles.items()):
+        shown = grid.pivot(index="heads", columns="layers", values=column).astype(float)
+        sns.heatmap(shown, cmap=MAP, annot=True, fmt=".1f", cbar_kws={"label": "accuracy (%)"}, ax=axis)
+        axis.set(title=title, xlabel="transform layers", ylabel="heads")
     return figure

@@ -23,6 +23,18 @@ NOTEBOOK_OF = {
     "combined_shared": "05_combined",
 }
 CONTROL_TAGS = ("shuffled", "constant", "true")
+QUESTIONS = {
+    "baseline": "How far does the waveform alone lead?",
+    "codecat": "Do tags help beside the code?",
+    "before_code": "Do tags help before the code layer?",
+    "attention": "Do tags help by weighting filters?",
+    "combined_separate": "Do both help, with a transform each?",
+    "combined_shared": "Do both help, with one transform?",
+    "tags_only": "How far do tags alone lead?",
+    "shuffled": "What do the tags of other clips do?",
+    "constant": "What do the same layers do when every clip has the same tags?",
+    "true": "What would a perfect tagger give?",
+}
 
 
 def published() -> pd.DataFrame:
@@ -132,7 +144,7 @@ def _row(kind: tuple, runs: Runs, baseline: Runs | None) -> dict:
     first = runs.first
     row = {"system": ", ".join(filter(None, kind[:2])), "table": first["table"], "command": runs.command}
     row["control"] = first["table"] is None or runs.tags in CONTROL_TAGS
-    row |= {size: first["parameters"].get(size) for size in SIZES} | {"fusion": first["system"]}
+    row |= {size: first["parameters"].get(size) for size in SIZES} | {"fusion": first["system"], "tags": runs.tags}
     row |= {"n_parameters": first["n_parameters"], "macs": first["macs"]}
     row |= {"mean": runs.mean("accuracy"), "softmax": runs.mean("accuracy_softmax")}
     row |= {"best_on_test": runs.mean("accuracy_paper_protocol"), "test_all": runs.mean("accuracy", "test_all")}
@@ -264,6 +276,41 @@ def taggers(data: str, root: Path | None = None) -> pd.DataFrame:
 
 def _lwlrap(judged: pd.DataFrame, values: pd.Series) -> tuple[float, float, float]:
     return float(np.average(values, weights=judged["labels"])), *lwlrap_interval(judged, values)
+
+
+def evidence(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a system of ``measured``: the question, the figure that answers it, and the command of its first seed."""
+    rows = []
+    for system, row in table.iterrows():
+        figure = f"{row['mean']:.1f} %"
+        if not np.isnan(row.get("gain", np.nan)):
+            figure += f", {row['gain']:+.1f} [{row['gain_low']:+.1f}, {row['gain_high']:+.1f}]"
+        question = QUESTIONS.get(row["tags"]) or QUESTIONS.get(row["fusion"], "What does this fusion give?")
+        rows.append({"question": question, "system": system, "figure": figure, "command": row["command"]})
+    return pd.DataFrame(rows).set_index("question")
+
+
+def drawn(data: str, root: Path | None = None) -> dict[str, str]:
+    """All tables of a data set as CSV, by file name: what its records give, nothing else."""
+    table = measured(data, root)
+    found = {"systems": readable(table), "evidence": evidence(table)}
+    found |= {"contrasts": readable_contrasts(contrasts(data, root)), "taggers": taggers(data, root)}
+    found |= {f"by_{column}": by(column, data, root).round(1).rename_axis("system") for column in ("scene", "city")}
+    grids = {f"table{number}": paper_table(number, data, root) for number in (2, 3, 4, 5)}
+    found |= {name: readable_grid(grid) for name, grid in grids.items() if grid["mean"].notna().any()}
+    return {f"{name}.csv": some.to_csv() for name, some in found.items() if len(some)}
+
+
+def readable_grid(grid: pd.DataFrame) -> pd.DataFrame:
+    """``paper_table`` as text, without the sizes that the table does not vary."""
+    out = grid[[size for size in SIZES if grid[size].notna().any()]].copy()
+    out["published, TAU 2019"] = grid["published"].map("{:.2f}".format)
+    measured_ = grid[["mean", "low", "high"]].to_numpy(float)
+    out["measured % [95 %]"] = ["" if np.isnan(row[0]) else "{:.1f} [{:.1f}, {:.1f}]".format(*row) for row in measured_]
+    gains = grid[["gain", "gain_low", "gain_high"]].to_numpy(float)
+    out["gain [95 %]"] = ["" if np.isnan(row[0]) else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*row) for row in gains]
+    out["p (Holm)"] = grid["p_holm"].map(_p).replace("nan", "")
+    return out
 
 
 def markdown(readable: pd.DataFrame) -> str:

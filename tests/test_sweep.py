@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -55,37 +56,50 @@ def until(condition, seconds=60):
     return found
 
 
-def test_a_failed_cell_does_not_stop_the_others(toys, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def client():
     with sweep.connected(2) as client:
-        failed = sweep.dispatch([toys("a"), toys("b", fails=True), toys("c")], client, {})
-        assert [(one.job.run, one.error) for one in failed] == [("b", "ValueError: it cannot be")]
-        assert "2 done, 1 failed, 0 running, 0 waiting | 0 min left" in capsys.readouterr().out
-        assert nbformat.read(tmp_path / "b.ipynb", 4).metadata.papermill.exception
-        before = (tmp_path / "a.json").stat().st_mtime_ns
-        assert sweep.dispatch([toys("a"), toys("b")], client, {}) == []
+        yield client
+
+
+def test_a_failed_cell_does_not_stop_the_others(toys, tmp_path, client, capsys):
+    failed = sweep.dispatch([toys("a"), toys("b", fails=True), toys("c")], client, {})
+    assert [(one.job.run, one.error) for one in failed] == [("b", "ValueError: it cannot be")]
+    assert "2 done, 1 failed, 0 running, 0 waiting | 0 min left" in capsys.readouterr().out
+    assert nbformat.read(tmp_path / "b.ipynb", 4).metadata.papermill.exception
+    before = (tmp_path / "a.json").stat().st_mtime_ns
+    assert sweep.dispatch([toys("a"), toys("b")], client, {}) == []
     assert (tmp_path / "a.json").stat().st_mtime_ns == before and (tmp_path / "b.json").exists()
     assert len(started(tmp_path, "a")) == 1 and len(started(tmp_path, "b")) == 2
 
 
-def test_a_notebook_without_its_record_has_failed(toys):
-    from dataclasses import replace
+def test_a_full_disk(toys, tmp_path, client):
+    (tmp_path / "a.ipynb").symlink_to("/dev/full")
+    (failed,) = sweep.dispatch([toys("a"), toys("b")], client, {})
+    assert failed.job.run == "a" and "No space left on device" in failed.error
+    assert not (tmp_path / "a.json").exists() and (tmp_path / "b.json").exists()
+    (tmp_path / "a.ipynb").unlink()
+    assert sweep.dispatch([toys("a"), toys("b")], client, {}) == []
+    assert (tmp_path / "a.json").exists()
 
-    job = replace(toys("a"), record=Path("/nowhere/a.json"))
-    assert sweep.execute(job, {}).error == "it ended without its record /nowhere/a.json"
+
+def test_a_notebook_without_its_record_has_failed(toys, tmp_path, client):
+    job = replace(toys("a"), record=tmp_path / "elsewhere.json")
+    (failed,) = sweep.dispatch([job], client, {})
+    assert failed.error == f"it ended without its record {tmp_path}/elsewhere.json"
 
 
-def test_a_killed_workers_cell_runs_again(toys, tmp_path):
-    with sweep.connected(2) as client:
-        processes = client.run(os.getpid)
-        futures = client.submit(sweep.execute, toys("a", 3.0), {}, pure=False)
-        (mark,) = until(lambda: started(tmp_path, "a"))
-        kernel = int(mark.name.rpartition("-")[2])
-        worker = int(Path(f"/proc/{kernel}/stat").read_text().split(")")[1].split()[1])
-        assert worker in processes.values()
-        os.kill(worker, signal.SIGKILL)
-        assert futures.result().error == ""
-        assert len(started(tmp_path, "a")) == 2 and (tmp_path / "a.json").exists()
-        assert not Path(f"/proc/{kernel}").exists()  # the first kernel ended with its worker
+def test_a_killed_workers_cell_runs_again(toys, tmp_path, client):
+    processes = client.run(os.getpid)
+    future = client.submit(sweep.execute, toys("a", 3.0), {}, pure=False)
+    (mark,) = until(lambda: started(tmp_path, "a"))
+    kernel = int(mark.name.rpartition("-")[2])
+    worker = int(Path(f"/proc/{kernel}/stat").read_text().split(")")[1].split()[1])
+    assert worker in processes.values()
+    os.kill(worker, signal.SIGKILL)
+    assert future.result().error == ""
+    assert len(started(tmp_path, "a")) == 2 and (tmp_path / "a.json").exists()
+    assert not Path(f"/proc/{kernel}").exists()  # the first kernel ended with its worker
 
 
 def test_each_worker_has_its_own_gpu(toys, tmp_path):
@@ -135,7 +149,7 @@ def kernels(folder: Path) -> list[int]:
     return [pid for pid in marks if Path(f"/proc/{pid}").exists()]
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_sweep_leaves_no_process_and_nothing_half_written(start, tmp_path, end):
     sweeping = start[0]()
     until(lambda: (tmp_path / "a.json").exists() and started(tmp_path, "c"))
@@ -149,6 +163,7 @@ def test_a_stopped_sweep_leaves_no_process_and_nothing_half_written(start, tmp_p
     assert "failed []" in out and len(list(tmp_path.glob("[a-d].json"))) == 4
 
 
+@pytest.mark.slow
 def test_a_scheduler_elsewhere_and_its_death(start, tmp_path):
     sweep_at, begin = start
     address = tmp_path / "scheduler.json"

@@ -1,0 +1,127 @@
+"""Tables from records that are made up here, so that what they must say is known."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from asc_lib import cells, stats, tables
+from asc_lib.cli import app
+from asc_lib.experiment import SIZES
+
+SCENES, CITIES = ["airport", "park"], ["lyon", "vienna"]
+CLIPS = 40
+TRUTH = np.arange(CLIPS) % 2
+
+
+def write(root, system, seed, wrong, tags="tagger", **sizes):
+    """A record and predictions of a run on 20 locations of two clips, those numbered in ``wrong`` misclassified."""
+    folder = root / "mini" / "records"
+    folder.mkdir(parents=True, exist_ok=True)
+    predicted = np.where(np.isin(np.arange(CLIPS), list(wrong)), 1 - TRUTH, TRUTH)
+    run = "-".join(map(str, ("mini", system, tags, *sizes.values(), seed)))
+    clips = {
+        "filename": np.array([f"{k:03d}.wav" for k in range(CLIPS)]),
+        "location": np.array([f"place{k // 2}" for k in range(CLIPS)]),
+        "city": np.array([CITIES[k // 20] for k in range(CLIPS)]),
+        "split": np.array(["test"] * CLIPS),
+    }
+    shuffled = np.random.default_rng(seed).permutation(CLIPS)  # the order of clips is nothing to rely on
+    columns = clips | {"truth": TRUTH, "svm": predicted, "softmax": predicted}
+    np.savez(folder / f"{run}.npz", **{name: column[shuffled] for name, column in columns.items()})
+    tagged = {"source": tags, "fingerprint": tags if tags != "shuffled" else f"shuffled {seed}"}
+    parameters = dict(data="mini", seed=seed, epochs=14, device="cpu", threads=1, front_end="narrow")
+    parameters |= {"precision": "float32", "fusion": system}
+    if system != "baseline":
+        parameters |= dict(tags=tags) | {size: sizes.get(size) for size in SIZES}
+    share = float(np.mean(predicted == TRUTH))
+    figures = {"accuracy": share, "accuracy_softmax": share, "accuracy_paper_protocol": share}
+    record = {
+        "run": run,
+        "table": {"baseline": 2, "codecat": 2, "attention": 3, "combined_shared": 5}.get(system),
+        "system": system,
+        "parameters": parameters,
+        "data": {"name": "mini", "fingerprint": "f"},
+        "tags": None if system == "baseline" else tagged,
+        "labels": SCENES,
+        "n_parameters": 1000,
+        "macs": 2_000_000,
+        "test": figures,
+        "test_all": figures,
+    }
+    (folder / f"{run}.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def root(tmp_path):
+    for seed in (0, 1):
+        write(tmp_path, "baseline", seed, range(seed, 20))
+        write(tmp_path, "attention", seed, range(seed, 6), heads=2, layers=1)
+        write(tmp_path, "attention", seed, range(seed, 16), tags="constant", heads=2, layers=1)
+        write(tmp_path, "combined_shared", seed, range(seed, 20), tags="shuffled", heads=4, layers=3)
+    write(tmp_path, "combined_shared", 0, range(10), heads=4, layers=3)
+    return tmp_path
+
+
+def test_systems_by_mean_over_seeds_and_gain_on_the_same_clips(root):
+    table = tables.measured("mini", root)
+    assert list(table.index) == [
+        "baseline",
+        "attention, 2 heads, 1 layer",
+        "combined shared, 4 heads, 3 layers",
+        "attention, 2 heads, 1 layer, constant tags",
+        "combined shared, 4 heads, 3 layers, shuffled tags",
+    ]
+    row = table.loc["attention, 2 heads, 1 layer"]
+    assert row["seeds"] == [85.0, 87.5] and row["mean"] == 86.25 and row["std"] == pytest.approx(1.7678, abs=1e-4)
+    assert row["gain"] == pytest.approx(86.25 - 51.25)
+    assert row["gain_low"] < row["gain"] < row["gain_high"] and row["p"] < 0.01
+    assert table["p_holm"].tolist() == pytest.approx(stats.holm(table["p"]), nan_ok=True)
+    assert np.isnan(table.loc["baseline", "p"]) and table["control"].tolist() == [False] * 3 + [True] * 2
+    assert table["seeds"].map(len).tolist() == [2, 2, 1, 2, 2]
+
+
+def test_a_system_against_itself_with_other_tags(root):
+    table = tables.contrasts("mini", root)
+    assert table[["tags", "against"]].to_numpy().tolist() == [["tagger", "constant"], ["tagger", "shuffled"]]
+    assert table["gain"].tolist() == pytest.approx([25.0, 100 * (10 / 40 - 1 / 80)])
+
+
+def test_the_papers_cells_in_its_order(root):
+    grid = tables.paper_table(3, "mini", root)
+    assert len(grid) == 20 and grid["mean"].notna().sum() == 1
+    (row,) = grid[grid["mean"].notna()].itertuples()
+    assert (row.heads, row.layers, row.published, row.mean) == (2, 1, 76.58, 86.25)
+    assert tables.paper_table(4, "mini", root)["mean"].isna().all()
+
+
+def test_by_scene_and_by_city(root):
+    name = "attention, 2 heads, 1 layer"
+    assert tables.by("city", "mini", root).loc[name].to_dict() == {"lyon": pytest.approx(72.5), "vienna": 100}
+    assert tables.by("scene", "mini", root).loc[name].to_dict() == {"airport": 87.5, "park": 85.0}
+
+
+def test_the_command_of_a_figure_is_that_of_its_cell(root):
+    for system, parameters in [*cells.MAIN, *cells.CONTROLS]:
+        cell = cells.cell(system, parameters, data="mini", seed=3)
+        line = tables.papermill_line(system, cell.settings().parameters()).split()
+        assert line[:3] == ["papermill", f"{cell.notebook}.ipynb", "out.ipynb"]
+        told = dict(zip(line[4::3], line[5::3]))
+        assert told == {name: str(value) for name, value in cell.parameters.items()}
+    changed = cells.cell("baseline", {}, data="mini", seed=0, epochs=3).settings().parameters()
+    assert "-p epochs 3" in tables.papermill_line("baseline", changed)
+
+
+def test_a_table_that_records_do_not_give_is_found(root, monkeypatch):
+    monkeypatch.setenv("ASC_RESULTS", str(root))
+    run = CliRunner().invoke
+    assert run(app, ["tables", "--data", "mini"]).exit_code == 0
+    checked = run(app, ["tables", "--data", "mini", "--check"])
+    assert checked.exit_code == 0 and "tables in" in checked.output
+    path = root / "mini" / "contrasts.csv"
+    path.write_text(path.read_text().replace("+25.0", "+26.0"))
+    (root / "mini" / "table9.csv").write_text("typed by hand")
+    checked = run(app, ["tables", "--data", "mini", "--check"])
+    assert checked.exit_code == 1
+    assert "not what the records give: contrasts.csv, table9.csv in" in str(checked.exception) + checked.output
