@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +12,11 @@ import papermill
 
 from . import records, store, tables
 from .artefacts import REPOSITORY
-from .corpora import open_scenes, open_tags
+from .corpora import SceneCorpus, open_scenes, open_tags
 from .experiment import SIZES, Settings, check
 from .scene_net import FUSIONS
 from .tables import NOTEBOOK_OF
-from .tag_vectors import open_tag_vectors
+from .tag_vectors import TagVectors, open_tag_vectors
 from .tagger import SUPERVISION
 
 BEST = {"heads": 4, "layers": 3}  # of the combined system that the paper reports last (Tables 5 and 6)
@@ -96,12 +97,24 @@ def _of_paper(grid: pd.DataFrame) -> list[tuple[str, dict[str, int]]]:
     return [(row["system"], {size: int(row[size]) for size in SIZES if size in row}) for row in rows]
 
 
-def run_name(one: Cell) -> str:
-    """Name of the run that a cell leads to; makes the data and tag vectors that it reads, if they are not there."""
-    settings = one.settings()
-    if one.notebook == NOTEBOOK_OF["tagger"]:
-        return records.tagger_run(settings, open_tags(settings.data))
-    corpus = open_scenes(settings.data)
-    waveforms = store.pack(corpus)
-    tags = open_tag_vectors(settings.tags, corpus, waveforms, settings.seed) if settings.tags else None
-    return records.scene_run(settings, waveforms, tags)
+def run_names(chosen: list[Cell]) -> list[str]:
+    """Names of the runs that cells lead to; makes the data and tag vectors that they read, if they are not there."""
+
+    @cache
+    def scenes(data: str) -> tuple[SceneCorpus, store.Store]:
+        corpus = open_scenes(data)
+        return corpus, store.pack(corpus)
+
+    @cache
+    def vectors(data: str, source: str, seed: int) -> TagVectors:
+        return open_tag_vectors(source, *scenes(data), seed)
+
+    names = []
+    for settings in (one.settings() for one in chosen):
+        if settings.notebook == NOTEBOOK_OF["tagger"]:
+            names.append(records.tagger_run(settings, open_tags(settings.data)))
+        else:
+            seed = settings.seed if settings.tags == "shuffled" else 0
+            tags = vectors(settings.data, settings.tags, seed) if settings.tags else None
+            names.append(records.scene_run(settings, scenes(settings.data)[1], tags))
+    return names

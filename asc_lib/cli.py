@@ -74,10 +74,10 @@ def info() -> None:
 @app.command("sweep")
 def sweep_(
     what: Annotated[str, typer.Argument(help="all, table2 to table5, main, systems, controls, taggers, or a system")],
-    more_seeds: Annotated[list[int] | None, typer.Argument(hidden=True)] = None,
+    more_seeds: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     data: Data = "mini",
     seeds: Annotated[str, typer.Option(help="seeds: 0 1 2, or 0,1,2")] = "0",
-    workers: Annotated[int, typer.Option(help="notebooks executed at a time; 0: one a GPU, or one a core")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="notebooks executed at a time; 0: one a GPU, or one a core")] = 0,
     scheduler: Annotated[str, typer.Option(help="tcp://HOST:PORT of a Dask scheduler that is there already")] = "",
     epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the papermill lines and do nothing")] = False,
@@ -85,7 +85,7 @@ def sweep_(
     """Run notebooks through papermill on Dask; runs that have a record are skipped."""
     others = {"data": data} | ({"epochs": epochs} if epochs else {})
     try:
-        numbers = [*(int(seed) for seed in seeds.split(",")), *(more_seeds or [])]
+        numbers = _whole_numbers("--seeds", " ".join([seeds, *(more_seeds or [])]))
         chosen = [cell for seed in numbers for cell in cells.cells(what, **others, seed=seed)]
         for cell in chosen:
             cell.settings()
@@ -103,6 +103,13 @@ def sweep_(
     if failed:
         print(f"{len(failed)} failed:", *(f"  {one.job.run}: {one.error}" for one in failed), sep="\n")
     raise typer.Exit(1 if failed else 0)
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    words = text.replace(",", " ").split()
+    if wrong := [word for word in words if not word.isdecimal()]:
+        raise ValueError(f"{option} takes whole numbers such as 0 1 2, not {wrong[0]!r}")
+    return [int(word) for word in words]
 
 
 @app.command("tables")
@@ -126,7 +133,7 @@ def tables_(
     table = tables.measured(data)
     with written_whole(folder / "systems.png") as picture:
         plots.accuracies(table).savefig(picture, dpi=120)
-    print(tables.markdown(tables.readable(table)))
+    print(tables.markdown(tables.brief(tables.readable(table))))
     for other in (tables.readable_contrasts(tables.contrasts(data)), tables.taggers(data)):
         if len(other):
             print("", tables.markdown(other), sep="\n")

@@ -19,9 +19,10 @@ from dask.distributed import CancelledError, Client, Nanny, Scheduler, SpecClust
 from filelock import FileLock
 
 from .artefacts import data_root, first_line, results_root
-from .cells import Cell, run_name
+from .cells import Cell, run_names
 
 PINNED = "CUDA_VISIBLE_DEVICES"
+HERE = "127.0.0.1"  # whoever reaches a Dask scheduler may run code: one of our own answers this machine only
 KERNEL = ["--log-level=50"]  # of its own log; what cells print is in the executed notebook
 
 
@@ -55,8 +56,8 @@ def jobs(cells: list[Cell], folders: dict[str, str]) -> list[Job]:
     """Name the runs of cells. Runs on a worker, since it first makes the data and tag vectors that they read."""
     os.environ.update(folders)
     found = {}
-    for cell in cells:
-        run, folder = run_name(cell), results_root() / cell.settings().data_name
+    for cell, run in zip(cells, run_names(cells)):
+        folder = results_root() / cell.settings().data_name
         output, record = folder / "notebooks" / f"{run}.ipynb", folder / "records" / f"{run}.json"
         found[run] = Job(run, cell.path, cell.parameters, output, record)
     return list(found.values())
@@ -88,8 +89,8 @@ def cluster(workers: int = 0, gpus: list[str] | None = None) -> Iterator[SpecClu
     spec = {}
     for number in range(workers or len(gpus) or os.cpu_count() or 1):
         env = {PINNED: gpus[number % len(gpus)]} if gpus else {}
-        spec[number] = {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "env": env}}
-    scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
+        spec[number] = {"cls": Nanny, "options": {"host": HERE, "nthreads": 1, "memory_limit": 0, "env": env}}
+    scheduler = {"cls": Scheduler, "options": {"host": HERE, "dashboard_address": f"{HERE}:0"}}
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"  # of the workers: `_report` says what matters
     with SpecCluster(workers=spec, scheduler=scheduler) as local:
@@ -127,7 +128,7 @@ def _visible_gpus() -> list[str]:
 def sweep(cells: list[Cell], client: Client) -> list[Outcome]:
     """Run the cells that have no record yet on a cluster's workers; print progress; return those that failed.
 
-    Raises RuntimeError when the scheduler is lost, and what ``run_name`` raises.
+    Raises RuntimeError when the scheduler is lost, and what ``run_names`` raises.
     """
     folders = roots()
     print("naming the runs; data and tag vectors are made first where they are missing", flush=True)

@@ -227,6 +227,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
+def brief(readable: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a page has room for."""
+    return readable[[*readable.columns[:4], "p (Holm)", "parameters"]]
+
+
 def _p(value: float) -> str:
     return "nan" if np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 

@@ -1,12 +1,15 @@
 """Parameters: what is refused, in which words; defaults resolved; names of runs; the sweep's cells."""
 
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from asc_lib import cells as grid
 from asc_lib import experiment, records, tables
+from asc_lib.cli import app
 from asc_lib.experiment import ParameterError, check
 from asc_lib.tag_vectors import TagVectors
 
@@ -129,3 +132,27 @@ def test_true_tags(small_mini):
     unknown = SimpleNamespace(name="tau2019", composition=None)
     with pytest.raises(ParameterError, match="'true', but tau2019 does not say"):
         open_tag_vectors("true", unknown, None)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (["main", "--seeds", "x"], "--seeds takes whole numbers such as 0 1 2, not 'x'"),
+        (["main", "--seeds", "0", "-"], "--seeds takes whole numbers such as 0 1 2, not '-'"),
+        (["table9"], "unknown sweep 'table9': choose one of main, systems"),
+        (["main", "--data", "nope"], "parameter 'data' is 'nope'"),
+    ],
+)
+def test_a_sweep_that_cannot_be(given, message):
+    assert message in str(CliRunner().invoke(app, ["sweep", *given]).exception)
+
+
+def test_a_dry_run_prints_lines_that_papermill_takes(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_RESULTS", str(tmp_path))
+    done = CliRunner().invoke(app, ["sweep", "controls", "--data", "mini", "--dry-run", "--seeds", "0", "4"])
+    lines = [shlex.split(line) for line in done.output.splitlines()]
+    assert done.exit_code == 0 and len(lines) == 10 and not list(tmp_path.iterdir())
+    assert len({line[2] for line in lines}) == 10 and all(line[0] == "papermill" for line in lines)
+    for line, cell in zip(lines, [one for seed in (0, 4) for one in grid.cells("controls", data="mini", seed=seed)]):
+        assert line[1] == str(cell.path) and line[2].startswith(f"{tmp_path}/mini/notebooks/")
+        assert dict(zip(line[4::3], line[5::3])) == {name: str(value) for name, value in cell.parameters.items()}

@@ -58,7 +58,8 @@ def until(condition, seconds=60):
 
 @pytest.fixture(scope="module")
 def client():
-    with sweep.connected(2) as client:
+    with sweep.cluster(gpus=["3", "5"]) as local, Client(local) as client:
+        client.wait_for_workers(2)
         yield client
 
 
@@ -102,11 +103,9 @@ def test_a_killed_workers_cell_runs_again(toys, tmp_path, client):
     assert not Path(f"/proc/{kernel}").exists()  # the first kernel ended with its worker
 
 
-def test_each_worker_has_its_own_gpu(toys, tmp_path):
-    with sweep.cluster(gpus=["3", "5"]) as local, Client(local) as client:
-        assert len(local.worker_spec) == 2
-        client.wait_for_workers(2)
-        sweep.dispatch([toys(name, 1.0) for name in "ab"], client, {})
+def test_each_worker_has_its_own_gpu(toys, tmp_path, client):
+    assert len(client.nthreads()) == 2
+    sweep.dispatch([toys(name, 3.0) for name in "ab"], client, {})
     assert {(tmp_path / f"{name}-sees").read_text() for name in "ab"} == {"3", "5"}
 
 
@@ -192,3 +191,8 @@ def test_a_scheduler_elsewhere_and_its_death(start, tmp_path):
 def test_no_scheduler_there():
     with pytest.raises(OSError, match="tcp://127.0.0.1:9"), sweep.connected(0, "tcp://127.0.0.1:9"):
         pass
+
+
+def test_a_cluster_of_ones_own_answers_this_machine_only(client):
+    addresses = [client.scheduler.address, client.dashboard_link, *client.nthreads()]
+    assert all("127.0.0.1:" in address for address in addresses)
