@@ -113,9 +113,9 @@ SWEEP = """
 import sys
 from pathlib import Path
 from asc_lib import sweep
-folder, scheduler = Path(sys.argv[1]), sys.argv[2]
+folder, seconds, scheduler = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 def job(name):
-    given = {"folder": str(folder), "name": name, "seconds": 3.0, "fails": False}
+    given = {"folder": str(folder), "name": name, "seconds": seconds if name in "cd" else 0.0, "fails": False}
     return sweep.Job(name, folder / "toy.ipynb", given, folder / f"{name}.ipynb", folder / f"{name}.json")
 if __name__ == "__main__":
     with sweep.connected(2, scheduler) as client:
@@ -136,7 +136,7 @@ def start(toys, tmp_path):
         begun.append(subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, **pipes))
         return begun[-1]
 
-    yield lambda scheduler="": begin(str(script), str(tmp_path), scheduler), begin
+    yield lambda seconds, scheduler="": begin(str(script), str(tmp_path), str(seconds), scheduler), begin
     for process in begun:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -150,15 +150,15 @@ def kernels(folder: Path) -> list[int]:
 
 @pytest.mark.parametrize("end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_sweep_leaves_no_process_and_nothing_half_written(start, tmp_path, end):
-    sweeping = start[0]()
+    sweeping = start[0](300)
     until(lambda: (tmp_path / "a.json").exists() and started(tmp_path, "c"))
     (os.killpg if end == signal.SIGINT else os.kill)(sweeping.pid, end)
     sweeping.communicate(timeout=60)
     until(lambda: not kernels(tmp_path))
     for path in tmp_path.glob("*.json"):
         assert json.loads(path.read_text()) == {"name": path.stem}
-    assert len(list(tmp_path.glob("[a-d].json"))) < 4
-    out, _ = start[0]().communicate(timeout=120)
+    assert not (tmp_path / "c.json").exists()
+    out, _ = start[0](0).communicate(timeout=120)
     assert "failed []" in out and len(list(tmp_path.glob("[a-d].json"))) == 4
 
 
@@ -177,14 +177,14 @@ def test_a_scheduler_elsewhere_and_its_death(start, tmp_path):
     workers = [begin("-m", "distributed.cli.dask_worker", tcp, "--nthreads", "1") for _ in range(2)]
     with Client(tcp) as client:
         client.wait_for_workers(2, timeout=60)
-    sweeping = sweep_at(tcp)
+    sweeping = sweep_at(300, tcp)
     until(lambda: (tmp_path / "a.json").exists() and started(tmp_path, "c"))
     os.kill(scheduler.pid, signal.SIGKILL)
     _, error = sweeping.communicate(timeout=120)
     assert "the scheduler was lost: run the same command again, finished records are kept" in error
     for worker in workers:
         os.killpg(worker.pid, signal.SIGKILL)
-    out, _ = sweep_at().communicate(timeout=120)
+    out, _ = sweep_at(0).communicate(timeout=120)
     assert "failed []" in out and len(list(tmp_path.glob("[a-d].json"))) == 4
 
 
