@@ -48,7 +48,7 @@ def started(folder: Path, name: str) -> list[Path]:
     return list(folder.glob(f"{name}-started-*"))
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=120):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it did not happen"
@@ -153,7 +153,7 @@ def test_a_stopped_sweep_leaves_no_process_and_nothing_half_written(start, tmp_p
     sweeping = start[0](300)
     until(lambda: (tmp_path / "a.json").exists() and started(tmp_path, "c"))
     (os.killpg if end == signal.SIGINT else os.kill)(sweeping.pid, end)
-    sweeping.communicate(timeout=60)
+    sweeping.communicate(timeout=120)
     until(lambda: not kernels(tmp_path))
     for path in tmp_path.glob("*.json"):
         assert json.loads(path.read_text()) == {"name": path.stem}
