@@ -66,12 +66,15 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path`` to write a file or folder to; it takes its name only on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    old = temporary.with_suffix(".old")
     try:
         yield temporary
+        if path.is_dir():  # a folder that holds anything is not replaced in one step
+            os.replace(path, old)
         os.replace(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
         temporary.unlink(missing_ok=True)
 
 

@@ -2,6 +2,9 @@
 
 import wave
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import torchaudio
 PRE_EMPHASIS, WAVEFORM_SCALE = 0.97, 32_000.0
 SHORTEST = 1.0  # s
 MISSING = "is missing: unpack its archive there"
+NOT_NUMBERS = "holds {} values that are not numbers (NaN or infinite)"
 
 
 class AudioError(ValueError):
@@ -45,17 +49,23 @@ def decoded(path: Path) -> tuple[np.ndarray, int, list[str]]:
         return *quick, []
     try:
         with soundfile.SoundFile(path) as file:
-            rate, floating = file.samplerate, file.subtype in ("FLOAT", "DOUBLE")
-            clip = file.read(dtype="float32" if floating else "int16", always_2d=True).T
+            rate, (clip, wrong) = file.samplerate, _samples(file)
     except soundfile.LibsndfileError as error:
         return nothing, 0, [f"cannot be read as audio: {error.error_string}"]
     if not clip.size:
         return nothing, rate, ["holds no sample"]
-    if floating:  # libsndfile would cut 0.9 down to the integer 0
-        if not np.isfinite(clip).all():
-            return nothing, rate, [f"holds {np.sum(~np.isfinite(clip))} values that are not numbers (NaN or infinite)"]
-        clip = np.round(clip * 2.0**15).clip(-(2**15), 2**15 - 1).astype("int16")
+    if wrong:
+        return nothing, rate, [NOT_NUMBERS.format(wrong)]
     return clip, rate, []
+
+
+def _samples(file: soundfile.SoundFile, frames: int = -1) -> tuple[np.ndarray, int]:
+    """The next ``frames`` of a file as int16 [channels, frames], and how many of its values are not numbers."""
+    if file.subtype not in ("FLOAT", "DOUBLE"):  # libsndfile would cut 0.9 down to the integer 0
+        return file.read(frames, "int16", always_2d=True).T, 0
+    clip = file.read(frames, "float32", always_2d=True).T
+    wrong = int(np.sum(~np.isfinite(clip)))
+    return np.round(np.nan_to_num(clip) * 2.0**15).clip(-(2**15), 2**15 - 1).astype("int16"), wrong
 
 
 def _upper_16_bits(path: Path) -> tuple[np.ndarray, int] | None:
@@ -123,11 +133,16 @@ def converted(path: Path, rate: int, channels: int, samples: int) -> np.ndarray:
         problems = [too_many(len(clip), channels)]
     if problems:
         raise AudioError(f"{path} {problems[0]}")
-    if found != rate:
-        wave = torchaudio.functional.resample(torch.from_numpy(clip).float(), found, rate)
-        clip = wave.round().clip(-(2**15), 2**15 - 1).to(torch.int16).numpy()
+    clip = _resampled(clip, found, rate)
     clip = np.tile(clip, (channels // len(clip), -(-samples // clip.shape[1])))
     return clip[:, :samples]
+
+
+def _resampled(clip: np.ndarray, found: int, rate: int) -> np.ndarray:
+    if found == rate:
+        return clip
+    wave = torchaudio.functional.resample(torch.from_numpy(clip).float(), found, rate)
+    return wave.round().clip(-(2**15), 2**15 - 1).to(torch.int16).numpy()
 
 
 def too_many(is_: int, wanted: int) -> str:
@@ -143,6 +158,89 @@ def conversions(shape: tuple[int, int], found: int, rate: int, channels: int, sa
     if abs(seconds - usual) * rate >= 1:
         done.append(f"is {seconds:g} s long: {'cut' if seconds > usual else 'repeated'} to {usual:g} s")
     return done
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording of any rate, number of channels and length, read in windows of ``samples`` at ``to`` (Hz)."""
+
+    path: Path
+    frames: int
+    rate: int  # Hz
+    channels: int
+    to: int
+    samples: int
+
+    @classmethod
+    def open(cls, path: Path | str, to: int, samples: int) -> "Recording":
+        """Raises AudioError, naming the file, where it cannot be read, is empty or is shorter than a second."""
+        path = Path(path)
+        if not path.is_file():
+            raise AudioError(f"{path} is missing" if not path.exists() else f"{path} is not a file")
+        frames, rate = length(path)
+        if not frames:
+            raise AudioError(f"{path} holds no sample")
+        if frames / rate < SHORTEST:
+            raise AudioError(f"{path} is {frames / rate:.3g} s long: at least {SHORTEST:g} s are needed")
+        return cls(path, frames, rate, soundfile.info(path).channels, to, samples)
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.frames / self.rate
+
+    @property
+    def conversions(self) -> list[str]:
+        """What is done to it, in words."""
+        done = [f"is resampled from {self.rate} Hz to {self.to} Hz"] if self.rate != self.to else []
+        if self.channels != 2:
+            one = "its channel" if self.channels == 1 else f"the mean of its {self.channels} channels"
+            done.append(f"is {'mono' if self.channels == 1 else 'not stereo'}: {one} is used twice")
+        window = self.samples / self.to
+        if self.seconds < window:
+            done.append(f"is {self.seconds:.3g} s long: repeated to {window:g} s")
+        if len(self.starts) > 1:
+            done.append(f"is {self.seconds:.4g} s long: cut into {len(self.starts)} windows of {window:g} s")
+        rest = self.frames - self.starts[-1] - self._frames
+        if rest > 0 and rest / self.rate * self.to >= 1:
+            done.append(f"goes on for {rest / self.rate:.3g} s after the last window: these are left out")
+        return done
+
+    @property
+    def _frames(self) -> int:
+        return -(-self.samples * self.rate // self.to)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """First frame of every window. A rest of a second or more gets one, which reaches back into the one before."""
+        starts = list(range(0, self.frames - self._frames + 1, self._frames)) or [0]
+        rest = self.frames - starts[-1] - self._frames
+        return [*starts, self.frames - self._frames] if rest >= SHORTEST * self.rate else starts
+
+    def windows(self) -> Iterator[np.ndarray]:
+        """Each window as int16 [2, samples]. Raises AudioError, naming the file, for values that are not numbers."""
+        return map(self.window, range(len(self.starts)))
+
+    def window(self, number: int) -> np.ndarray:
+        """One of them."""
+        start = self.starts[number]
+        try:
+            with soundfile.SoundFile(self.path) as file:
+                file.seek(start)
+                clip, wrong = _samples(file, self._frames)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"{self.path} cannot be read as audio: {error.error_string}") from None
+        if wrong:
+            raise AudioError(f"{self.path} {NOT_NUMBERS.format(wrong)} after {start / self.rate:.4g} s")
+        if not clip.size:
+            raise AudioError(f"{self.path} ends before {start / self.rate:.4g} s, sooner than it says")
+        return self._converted(clip)
+
+    def _converted(self, clip: np.ndarray) -> np.ndarray:
+        if len(clip) != 2:
+            clip = np.tile(clip.mean(0).round().astype("int16"), (2, 1))
+        clip = _resampled(clip, self.rate, self.to)
+        return np.tile(clip, (1, -(-self.samples // clip.shape[1])))[:, : self.samples]
 
 
 def doubtful(clip: np.ndarray) -> list[str]:

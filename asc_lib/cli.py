@@ -1,14 +1,15 @@
-"""The commands: ``asc data``, ``asc sweep``, ``asc tables``, ``asc paper``, ``asc probe``."""
+"""The commands: ``asc data``, ``sweep``, ``tables``, ``paper``, ``probe``, ``predict`` and ``export``."""
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from . import artefacts, cells, corpora, paper, plots, records, store, sweep, tables
-from .artefacts import results_root, write_text, written_whole
+from . import artefacts, cells, corpora, paper, plots, records, store, sweep, system, tables
+from .artefacts import first_line, results_root, write_text, written_whole
 from .corpora import fetch, open_scenes
 from .metrics import linear_probe
 from .tag_vectors import open_tag_vectors
@@ -165,6 +166,54 @@ def probe(data: Data = "mini") -> None:
     found["baseline_mean"] = float(np.mean(list(found["baseline"].values()))) if baseline else None
     write_text(results_root() / corpora.name_of(data) / "probe.json", json.dumps(found, indent=1))
     print(json.dumps(found, indent=1))
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="recordings: any format, rate, number of channels and length")],
+    system_: Annotated[str, typer.Option("--system", help="folder of a trained system")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="a JSON list with all that is known")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+) -> None:
+    """Say the scene of recordings; one that cannot serve is named on standard error, and the exit code is 1."""
+    trained = _load("predict", system_, device)
+    try:
+        found, unfit = trained.predict_each(files)
+    except system.UnfitSystem as error:
+        raise SystemExit(f"asc predict: {error}") from None
+    print(*(f"asc predict: {why}\n" for why in unfit.values()), sep="", end="", file=sys.stderr)
+    if as_json:
+        print(json.dumps([one.described() for one in found.values()], indent=1))
+    for one in [] if as_json else found.values():
+        likely = ", ".join(f"{name} {100 * p:.0f} %" for name, p in one.probabilities.nlargest(3).items())
+        heard = ", ".join(f"{name} {p:.2f}" for name, p in one.tags.head(3).items())
+        print(f"{one.file}: {one.scene} (network: {likely}{'; tags: ' + heard if heard else ''})")
+        print(*(f"  note: it {note}" for note in one.notes), sep="\n", end="\n" if one.notes else "")
+    raise typer.Exit(1 if unfit else 0)
+
+
+@app.command()
+def export(
+    system_: Annotated[str, typer.Argument(metavar="SYSTEM", help="folder of a trained system")],
+    onnx: Annotated[Path, typer.Option(help="file to write")],
+) -> None:
+    """Write a system's network as one ONNX model, from waveform and tag vector to scene probabilities."""
+    try:
+        apart = system.export_onnx(_load("export", system_, "cpu"), onnx)
+    except (system.UnfitSystem, OSError) as error:
+        raise SystemExit(f"asc export: {error}") from None
+    print(f"{onnx}: largest difference from torch {', '.join(f'{name} {a:.1e}' for name, a in apart.items())}")
+
+
+def _load(command: str, folder: str, device: str) -> system.System:
+    if not folder:
+        there = "".join(f"\n  {path}" for path in system.saved())
+        none = "\n  none yet: `asc sweep combined_shared` trains one on `mini`"
+        raise SystemExit(f"asc {command}: name a system with --system FOLDER; under {results_root()}:{there or none}")
+    try:
+        return system.load(folder, device)
+    except (ValueError, RuntimeError) as error:
+        raise SystemExit(f"asc {command}: {first_line(error)}") from None
 
 
 if __name__ == "__main__":

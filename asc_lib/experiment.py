@@ -29,6 +29,7 @@ NOTEBOOKS = {
     "04_attention": (*SCENE, "heads", "layers"),
     "05_combined": (*SCENE, "fusion", *SIZES),
     "06_results": ("data",),
+    "07_your_recordings": ("data", "device", "system", "recordings"),
 }
 FIXED_FUSION = {"02_baseline": "baseline", "04_attention": "attention"}
 TAGS = ("tagger", "shuffled", "constant", "true")
@@ -89,6 +90,8 @@ class Settings(pydantic.BaseModel):
     layers: int | None = pydantic.Field(None, ge=0)
     concat_layers: int | None = pydantic.Field(None, ge=0)
     attention_layers: int | None = pydantic.Field(None, ge=0)
+    system: str | None = None
+    recordings: str | None = None
 
     @property
     def preset(self) -> Preset:

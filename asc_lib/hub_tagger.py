@@ -27,21 +27,27 @@ class HubTagger:
         return fingerprint(self.front_end.to_json_string(), *weights)
 
     @torch.no_grad()
-    def tag_scenes(self, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
-        """Tag vectors [len(rows), tags], 0 to 1, of scene clips, mixed to mono and resampled to the model's rate.
+    def tag_waveforms(self, clips: torch.Tensor) -> torch.Tensor:
+        """Tag vectors [B, tags], 0 to 1, of int16 clips [B, channels, T] at 48 kHz, mixed to mono and resampled.
 
         The sigmoid of each logit; of a model that says that a clip has one label only, their softmax.
         """
         rate, device = self.front_end.sampling_rate, self.model.device
-        resample = torchaudio.transforms.Resample(store.RATE, rate)
         one_label = self.model.config.problem_type == "single_label_classification"
-        out = []
-        for part in np.array_split(rows, -(-len(rows) // batch)):
-            clips = waveforms.batch(part, np.zeros(len(part), int), waveforms.samples).cpu()
-            mono = list(resample(clips.float().mean(1) / 2**15).numpy())
-            logits = self.model(**self.front_end(mono, sampling_rate=rate, return_tensors="pt").to(device)).logits
-            out.append((logits.softmax(1) if one_label else logits.sigmoid()).float().cpu())
-        return torch.cat(out).numpy()
+        mono = torchaudio.functional.resample(clips.cpu().float().mean(1) / 2**15, store.RATE, rate)
+        heard = self.front_end(list(mono.numpy()), sampling_rate=rate, return_tensors="pt").to(device)
+        logits = self.model(**heard).logits
+        return (logits.softmax(1) if one_label else logits.sigmoid()).float().cpu()
+
+    def tag_scenes(self, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
+        """Tag vectors [len(rows), tags] of scene clips."""
+        parts = np.array_split(rows, -(-len(rows) // batch))
+        clips = (waveforms.batch(part, np.zeros(len(part), int), waveforms.samples) for part in parts)
+        return torch.cat([self.tag_waveforms(some) for some in clips]).numpy()
+
+    def to(self, device: str) -> "HubTagger":
+        """The same tagger on a device."""
+        return HubTagger(self.model.to(device), self.front_end, self.tags)
 
 
 def load(name: str, device: str) -> HubTagger:

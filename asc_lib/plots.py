@@ -1,10 +1,13 @@
 """Every figure: functions from arrays and tables to a matplotlib Figure, in palettes safe for colour-blind readers."""
 
+import io
+
 import librosa
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 sns.set_theme("notebook", "ticks", "colorblind", font_scale=0.85)
@@ -128,16 +131,115 @@ def attention(weights: np.ndarray, heads: int, title: str = "") -> Figure:
 def attention_by_scene(weights: np.ndarray, scenes: np.ndarray, labels: list[str], heads: int) -> Figure:
     """Mean attention map of each scene [clips, f], relative to the mean of all clips, in percent."""
     mean = pd.DataFrame(weights).groupby(np.asarray(labels)[scenes]).mean()
-    relative = 100 * (mean / weights.mean(0) - 1)
-    limit = float(np.quantile(np.abs(relative), 0.99)) or 1.0
-    figure, axes = _figure(8, 3.2)
-    bar = {"label": "more or less than usual (%)"}
-    axis = sns.heatmap(
-        relative, cmap="vlag", center=0, vmin=-limit, vmax=limit, xticklabels=16, cbar_kws=bar, ax=axes[0, 0]
-    )
+    return by_filter(100 * (mean / weights.mean(0) - 1), heads, "more or less than usual (%)")
+
+
+def by_filter(table: pd.DataFrame, heads: int, label: str) -> Figure:
+    """Signed numbers [rows, f] about filters as a heat map, heads apart."""
+    limit = float(np.quantile(np.abs(table), 0.99)) or 1.0
+    figure, axes = _figure(8, 1.2 + 0.2 * len(table))
+    options = {"vmin": -limit, "vmax": limit, "xticklabels": 16, "cbar_kws": {"label": label}}
+    axis = sns.heatmap(table, cmap="vlag", center=0, rasterized=True, ax=axes[0, 0], **options)
     for head in range(1, heads):
-        axis.axvline(head * weights.shape[1] / heads, color="k", linewidth=1)
+        axis.axvline(head * table.shape[1] / heads, color="k", linewidth=1)
+    axis.set_yticks(np.arange(len(table)) + 0.5, [_words(name) for name in table.index], rotation=0)
     axis.set(xlabel="filter (lines part the heads)", ylabel="")
+    return figure
+
+
+class WhatIf:
+    """Attention map [f] and scene probabilities as they are now, beside those for a clip's own tags.
+
+    ``scenes``: the columns now, own tags and, with attention, no attention. Each head's filters are in the order of
+    the weights for the clip's own tags. Without a map the probabilities are drawn alone. ``png`` draws the same
+    ``figure`` again with other values, in a fraction of the time: axes and texts stay.
+    """
+
+    def __init__(self, scenes: pd.DataFrame, own: np.ndarray | None = None, heads: int = 1):
+        self.own, self.heads, self._empty = own, heads, None
+        self.figure, axes = plt.subplots(1, 1 + (own is not None), figsize=(9, 3), dpi=85, squeeze=False)
+        plt.close(self.figure)
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.figure.subplots_adjust(left=0.19 if own is None else 0.09, right=0.98, bottom=0.19, top=0.89, wspace=0.42)
+        self.stairs = [] if own is None else self._map(axes[0, 0])
+        axis, place = axes[0, -1], np.arange(len(scenes))
+        self.bars = axis.barh(place, scenes["now"], color="C0", label="now")
+        axis.plot(scenes["own tags"], place, "|", color="k", markersize=11, markeredgewidth=2, label="own tags")
+        if own is not None:
+            cross = {"color": "C1", "markeredgewidth": 2, "label": "no attention"}
+            (self.crosses,) = axis.plot(scenes["no attention"], place, "x", **cross)
+        axis.set_yticks(place, [_words(name) for name in scenes.index])
+        axis.invert_yaxis()
+        axis.set(xlabel="scene probability", xlim=(0, 1))
+        axis.legend(fontsize=8, loc="lower right")
+        sns.despine(self.figure)
+
+    def _map(self, axis: plt.Axes) -> list:
+        filters, stairs = len(self.own), []
+        for head, weights in enumerate(self._by_head(self.own)):
+            edges = np.arange(filters // self.heads + 1) + head * (filters // self.heads)
+            stairs.append(axis.stairs(weights, edges, fill=True, color=f"C{head % 10}"))
+            axis.stairs(weights, edges, color="k", baseline=None, label=None if head else "own tags")
+        axis.axhline(self.heads / filters, color="0.3", linestyle="--", linewidth=1, label="no attention")
+        title = f"attention map, {self.heads} head{'s' * (self.heads > 1)} side by side"
+        axis.set(xlabel="filters of each head, by weight", ylabel="weight", xlim=(0, filters), title=title)
+        axis.set_ylim(0, 1.3 * self.own.max())  # with room for other tags
+        axis.legend(fontsize=8, loc="upper right")
+        return stairs
+
+    def _by_head(self, weights: np.ndarray) -> np.ndarray:
+        order = np.argsort(-self.own.reshape(self.heads, -1), axis=1, kind="stable")
+        return np.take_along_axis(weights.reshape(self.heads, -1), order, axis=1)
+
+    def show(self, scenes: pd.DataFrame, now: np.ndarray | None) -> None:
+        """Put other values into the figure; the scale of the map grows where it must, and stays so."""
+        for bar, width in zip(self.bars, scenes["now"]):
+            bar.set_width(width)
+        if now is None:
+            return
+        self.crosses.set_xdata(scenes["no attention"])
+        for stairs, weights in zip(self.stairs, self._by_head(now)):
+            stairs.set_data(weights)
+        axis = self.figure.axes[0]
+        if now.max() > axis.get_ylim()[1]:
+            axis.set_ylim(0, 1.3 * now.max())
+            self._empty = None
+
+    def png(self) -> bytes:
+        """The figure as a picture."""
+        moving = [artist for axis in self.figure.axes for artist in (*axis.patches, *axis.lines, axis.get_legend())]
+        if self._empty is None:
+            for artist in moving:
+                artist.set_animated(True)  # left out of the next line
+            self.canvas.draw()
+            self._empty = self.canvas.copy_from_bbox(self.figure.bbox)
+        self.canvas.restore_region(self._empty)
+        for artist in moving:
+            artist.axes.draw_artist(artist)
+        buffer = io.BytesIO()
+        plt.imsave(buffer, self.canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
+        return buffer.getvalue()
+
+
+def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
+    """Scene probabilities of a recording's windows (columns start, end, scene and one a label) over time.
+
+    The back-end's scene of each window is marked with a dot.
+    """
+    figure, axes = _figure(8, 1.2 + 0.22 * len(labels))
+    shown_from = np.maximum(windows["start"], windows["end"].shift(fill_value=0))  # the last may reach back
+    axis, edges = axes[0, 0], [*shown_from, windows["end"].iloc[-1]]
+    values = windows[labels].T.to_numpy()
+    options = {"vmin": 0, "vmax": 1, "cmap": MAP, "rasterized": True}
+    shown = axis.pcolormesh(edges, np.arange(len(labels) + 1), values, **options)
+    middles = (np.array(edges[:-1]) + edges[1:]) / 2
+    rows = [labels.index(scene) + 0.5 for scene in windows["scene"]]
+    axis.plot(middles, rows, "o", color="w", markeredgecolor="k", label="scene by the SVM", linestyle="")
+    axis.set_yticks(np.arange(len(labels)) + 0.5, [_words(label) for label in labels])
+    axis.invert_yaxis()
+    axis.set(xlabel="time (s)", xlim=(edges[0], edges[-1]))
+    axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    figure.colorbar(shown, ax=axis, label="scene probability")
     return figure
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.svm import SVC
 from torch.nn import functional as F
 
 from . import audio, svm, training
@@ -120,6 +121,11 @@ class SceneData:
             table[kernel] = back_end.predict(codes[len(train) :])
         return table.assign(svm=table[svm.KERNEL], softmax=probabilities[len(train) :].argmax(1))
 
+    def back_end(self, net: SceneNet) -> SVC:
+        """The SVM of the kernel that was fixed beforehand, fitted on the training clips' codes."""
+        train = self.corpus.rows("train")
+        return svm.fit(self.read(net, train)[0], self.corpus.targets()[train])
+
     def train(self, net: SceneNet, seed: int, checkpoint: Path | None = None) -> pd.DataFrame:
         """Train ``net`` in place by the recipe; return the history (an unfinished run at ``checkpoint`` goes on).
 
@@ -144,9 +150,14 @@ def at_a_time(device: str) -> int:
     return 4 if device == "cpu" else 24
 
 
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Within it, if "bfloat16", convolutions and matrix products are computed in that; weights are not."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 def run(net: SceneNet, waveform: torch.Tensor, tags: torch.Tensor, precision: str) -> SceneOutput:
-    """The network's output; in "bfloat16", convolutions and matrix products are computed in it, weights are not."""
-    with torch.autocast(waveform.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    """The network's output, computed in a precision."""
+    with autocast(waveform.device.type, precision):
         return net(waveform, tags)
 
 

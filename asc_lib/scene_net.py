@@ -301,10 +301,15 @@ class SceneNet(nn.Module):
         """Pre-emphasised waveform [B, 2, T] to the feature map M [B, f, t] (Eq. 1); None if the fusion wants none."""
         return self.blocks(self.stem_map(waveform).unsqueeze(2)).squeeze(2) if self.fusion.waveform else None
 
-    def fuse(self, feature_map: torch.Tensor | None, tags: torch.Tensor) -> SceneOutput:
-        """Feature map [B, f, t] and tag vectors [B, c] to scores, code and attention map."""
+    def fuse(
+        self, feature_map: torch.Tensor | None, tags: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> SceneOutput:
+        """Feature map [B, f, t] and tag vectors [B, c] to scores, code and attention map.
+
+        ``weights`` [B, f]: an attention map to use in place of the one that the tags make.
+        """
         read = self.fusion.read(tags)
-        weights = self.fusion.weights(read)
+        weights = self.fusion.weights(read) if weights is None else weights
         pooled = tags[:, :0]
         if feature_map is not None:
             attended = feature_map if weights is None else attend(feature_map, weights)

@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -148,18 +149,26 @@ class Tagger:
         vectors = [self.probabilities(mel[None], self.fit_to_tag(int(fold))) for mel, fold in zip(mels, folds)]
         return torch.cat(vectors).numpy()
 
-    def tag_scenes(self, corpus: SceneCorpus, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
-        """Tag vectors [len(rows), tags] of scene clips, mixed to mono and resampled from 48 to 44.1 kHz."""
+    @cached_property
+    def _heard(self) -> torch.nn.Sequential:
+        """From mono at 48 kHz to linear mel power."""
+        resample = torchaudio.transforms.Resample(store.RATE, audio.MelSpectrogram.rate)
         device = next(next(iter(self.nets.values())).parameters()).device
-        mel = self.sizes.mel().to(device)
-        resample = torchaudio.transforms.Resample(store.RATE, audio.MelSpectrogram.rate).to(device)
+        return torch.nn.Sequential(resample, self.sizes.mel()).to(device)
+
+    def tag_waveforms(self, clips: torch.Tensor, fold: int = -1) -> torch.Tensor:
+        """Tag vectors [B, tags] of int16 clips [B, channels, T] at 48 kHz, mixed to mono and resampled to 44.1 kHz."""
+        return self.probabilities(self._heard(clips.float().mean(1) / 2**15), self.fit_to_tag(fold))
+
+    def tag_scenes(self, corpus: SceneCorpus, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
+        """Tag vectors [len(rows), tags] of scene clips, each from the networks that have not heard its fold."""
+        device = next(next(iter(self.nets.values())).parameters()).device
         folds, out = corpus.clips["fold"].to_numpy()[rows], np.zeros((len(rows), len(self.tags)), "float32")
         for fold in np.unique(folds):
             places = np.flatnonzero(folds == fold)
             for part in np.array_split(places, -(-len(places) // batch)):
                 clips = waveforms.batch(rows[part], np.zeros(len(part), int), waveforms.samples).to(device)
-                mono = clips.float().mean(1) / 2**15
-                out[part] = self.probabilities(mel(resample(mono)), self.fit_to_tag(int(fold))).numpy()
+                out[part] = self.tag_waveforms(clips, int(fold)).numpy()
         return out
 
     def to(self, device: str) -> "Tagger":

@@ -1,0 +1,200 @@
+"""JupyterLab in a real browser: notebooks 04 and 07 run, a slider moves the picture, an upload gives a prediction.
+
+Skipped where Chromium is not installed, unless ``ASC_BROWSER=required``. With ``ASC_SCREENSHOTS`` the pages are kept.
+"""
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from asc_lib import corpora, explorer, store, system
+from asc_lib.artefacts import REPOSITORY
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SETTINGS = {
+    "notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "themes": {"theme": "JupyterLab Light"},
+}
+MINUTE = 60_000
+
+if not CHROMIUM and os.environ.get("ASC_BROWSER") != "required":
+    pytest.skip("no Chromium here: install Debian's package chromium to run the browser tests", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab on a free port, over a folder with short copies of 04 and 07: its address and the folder."""
+    root = tmp_path_factory.mktemp("lab")
+    for name, settings in SETTINGS.items():
+        path = root / "settings" / "@jupyterlab" / "apputils-extension" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings))
+    (root / "notebooks").mkdir()
+    copy("04_attention", root / "notebooks", epochs=2)
+    environment = os.environ | {
+        "ASC_RESULTS": str(root / "results"),
+        "JUPYTER_PLATFORM_DIRS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    options = [
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.port=0",
+        "--IdentityProvider.token=",
+        "--ServerApp.port_retries=0",
+    ]
+    options += [f"--LabApp.user_settings_dir={root / 'settings'}", f"--LabApp.workspaces_dir={root / 'workspaces'}"]
+    command = [sys.executable, "-m", "jupyterlab", *options, f"--notebook-dir={root / 'notebooks'}"]
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield address(server), root
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def address(server: subprocess.Popen) -> str:
+    said = []
+    for line in server.stdout:
+        said.append(line)
+        if found := re.search(r"http://(?:localhost|127\.0\.0\.1):\d+", line):
+            return found[0]
+    raise AssertionError("".join(said))
+
+
+def copy(name: str, folder: Path, **parameters: object) -> None:
+    """The notebook without outputs, and with other parameters."""
+    notebook = nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", 4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source += "".join(f"\n{key} = {value!r}" for key, value in parameters.items())
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def page(lab):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(MINUTE)
+        yield page
+        browser.close()
+
+
+def run_all(page, url: str, name: str, widget: str) -> None:
+    """Open a notebook, run all its cells, and go to the widget."""
+    page.goto(f"{url}/lab/tree/{name}.ipynb?reset")
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.locator(".jp-Toolbar-kernelName >> text=Python 3").first.wait_for()
+    page.locator(".lm-MenuBar-itemLabel >> text=Run").click()
+    page.locator(".lm-Menu-itemLabel >> text='Run All Cells'").click()
+    page.locator(".jp-Notebook").press("Escape")
+    page.locator(widget).last.wait_for(timeout=5 * MINUTE)
+    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    page.locator(widget).last.scroll_into_view_if_needed()
+
+
+def screenshots(page, name: str) -> None:
+    """The page in both widths and themes, where someone asked for pictures."""
+    if not (folder := os.environ.get("ASC_SCREENSHOTS")):
+        return
+    for theme in ("Dark", "Light"):
+        page.locator(".lm-MenuBar-itemLabel >> text=Settings").click()
+        page.locator(".lm-Menu-itemLabel >> text='Theme'").hover()
+        page.locator(f".lm-Menu-itemLabel >> text='JupyterLab {theme}'").click()
+        page.wait_for_timeout(1500)
+        for width in (900, 1280):
+            page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_for_timeout(1000)
+            page.screenshot(path=Path(folder) / f"{name}-{theme.lower()}-{width}.png")
+
+
+def said(page) -> str:
+    return page.locator(".widget-html-content >> text=own tags").last.inner_text()
+
+
+def expected(heard: explorer.Heard, tags: torch.Tensor) -> str:
+    """The three most probable scenes, in the words of the page."""
+    now, own = (explorer.probabilities(heard.answer(one))[0] for one in (tags, None))
+    best = np.argsort(-now)[:3]
+    labels = heard.system.labels
+    return ", ".join(f"{labels[k]} {100 * now[k]:.1f} % (own tags: {100 * own[k]:.1f} %)" for k in best)
+
+
+def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
+    url, root = lab
+    run_all(page, url, "04_attention", ".widget-slider")
+    (folder,) = (root / "results" / "mini" / "systems").iterdir()
+    trained, corpus = system.load(folder, "cpu"), corpora.open_scenes("mini")
+    clip = page.locator(".widget-dropdown:has(label:text-is('clip')) select")
+    name = clip.evaluate("menu => menu.options[menu.selectedIndex].text").split(":")[0]
+    row = corpus.clips.index[corpus.clips["filename"] == name][0]
+    heard = explorer.Heard.of(trained, *trained.inputs(np.array(store.pack(corpus).waveforms[row])[None]))
+    assert said(page) == expected(heard, heard.tags)
+    screenshots(page, "explorer")
+
+    handle = page.locator(".widget-slider .noUi-handle").first
+    tag = page.locator(".widget-slider label.widget-label").first.inner_text()
+    k = trained.tags.index(tag)
+    handle.focus()
+    handle.press("Home")
+    page.locator(f".widget-html-content >> text=/changed: {tag} .* 0.00$/").wait_for()
+    tags = heard.tags.clone()
+    tags[0, k] = 0.0
+    assert said(page).splitlines()[0] == expected(heard, tags) != expected(heard, heard.tags)
+
+    page.evaluate(WATCH)
+    for presses in range(21):
+        handle.press("ArrowRight")
+        page.wait_for_function(f"window.drawn.length > {presses}")
+    times = page.evaluate("window.drawn")
+    print("slider to picture, ms:", [round(time) for time in times])
+    assert statistics.median(times) < 300
+
+    page.locator("button >> text=reset").last.click()
+    page.wait_for_function("!document.body.innerText.includes('changed: ')")
+    assert said(page) == expected(heard, heard.tags)
+
+
+WATCH = """() => {
+  const pictures = [...document.querySelectorAll('img.widget-image')];
+  window.drawn = []; window.pressed = null;
+  document.addEventListener('keydown', () => { window.pressed = performance.now(); }, true);
+  for (const picture of pictures) picture.addEventListener('load', () => {
+    if (window.pressed !== null) { window.drawn.push(performance.now() - window.pressed); window.pressed = null; }
+  });
+}"""
+
+
+def test_an_uploaded_recording_gets_its_prediction(lab, page):
+    url, root = lab
+    (folder,) = (root / "results" / "mini" / "systems").iterdir()
+    copy("07_your_recordings", root / "notebooks", system=str(folder))
+    corpus = corpora.open_scenes("mini")
+    row = corpus.rows("test")[7]
+    recording, waveform = root / "mine.wav", np.array(store.pack(corpus).waveforms[row])
+    recording.write_bytes(explorer.wav(waveform))
+    run_all(page, url, "07_your_recordings", "button >> text=upload recordings")
+    with page.expect_file_chooser() as chooser:
+        page.locator("button >> text=upload recordings").last.click()
+    chooser.value.set_files(recording)
+    trained = system.load(folder, "cpu")
+    predicted = trained.predict(recording)
+    page.locator(f".widget-html-content >> text='mine.wav: {predicted.scene}'").wait_for()
+    heard = explorer.window_of(predicted, 0)
+    page.locator(f".widget-html-content >> text={expected(heard, heard.tags)}").wait_for()
+    screenshots(page, "recordings")

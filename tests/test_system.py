@@ -1,0 +1,152 @@
+"""A trained system as a folder: equal to the last bit after saving, refused where anything is wrong; ONNX."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import skops.io
+import torch
+from typer.testing import CliRunner
+
+from asc_lib import audio, cli, explorer, system
+from asc_lib.system import UnfitSystem, load
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy of a system's folder, to be spoilt."""
+    return shutil.copytree(saved.folder, tmp_path / "system")
+
+
+def sealed(folder, **changes):
+    """Make the table of contents agree with the folder, as one who means harm would."""
+    about = json.loads((folder / system.ABOUT).read_text()) | changes
+    about["files"] = {name: system._digest(folder / name) for name in system._files(folder) if name != system.ABOUT}
+    (folder / system.ABOUT).write_text(json.dumps(system._sealed(about)))
+
+
+def test_what_is_loaded_is_what_was_saved_to_the_last_bit(saved):
+    loaded = load(saved.folder, "cpu")
+    rows = saved.scenes.corpus.rows("test")[:8]
+    clips = np.array(saved.scenes.waveforms.waveforms[rows])
+    waveform, tags = loaded.inputs(clips)
+    expected = saved.scenes.whole(rows)
+    assert torch.equal(waveform, expected["waveform"]) and torch.equal(tags, expected["tags"])
+    with torch.no_grad():
+        out = saved.net.eval()(**expected)
+    found = loaded.classify(clips)
+    assert np.array_equal(found.probabilities, out.logits.softmax(1).numpy())
+    assert np.array_equal(found.scenes, saved.judged["svm"][saved.judged["split"] == "test"][:8])
+    for name, value in saved.net.state_dict().items():
+        assert torch.equal(loaded.net.state_dict()[name], value)
+    assert loaded.labels == saved.scenes.corpus.labels and loaded.tags == saved.vectors.names
+    assert {path.suffix for path in saved.folder.rglob("*.*")} == {".json", ".md", ".safetensors", ".skops"}
+
+
+def test_saving_again_replaces_the_folder(saved, monkeypatch, tmp_path):
+    (saved.folder.parent / "other").mkdir()
+    assert saved.again() == saved.folder and load(saved.folder).tags == saved.vectors.names
+    assert {path.name for path in saved.folder.parent.iterdir()} == {saved.folder.name, "other"}
+    (saved.folder.parent / "other").rmdir()
+
+
+def test_the_card_says_what_it_is(saved):
+    card = (saved.folder / "README.md").read_text()
+    assert "| system | attention, heads 2, layers 1 |" in card and "clips of 1 s" in card
+    assert (
+        "nothing chosen on them; 95 %, bootstrap over locations" in card and "no figure here is a result on TAU" in card
+    )
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps({"a": 1}))
+
+
+def untrusted(path):
+    skops.io.dump(audio.Recording(path, 1, 1, 1, 1, 1), path)
+
+
+def edited(path):
+    path.write_text(path.read_text().replace('"airport"', '"harbour"'))
+
+
+@pytest.mark.parametrize(
+    "name, spoil, agree, message",
+    [
+        ("network.safetensors", truncate, False, "network.safetensors was changed or cut short"),
+        ("network.safetensors", truncate, True, "cannot be loaded: "),
+        ("network.safetensors", pickled, True, "cannot be loaded: "),
+        ("svm.skops", truncate, False, "svm.skops was changed or cut short"),
+        ("svm.skops", pickled, True, "cannot be loaded: "),
+        ("svm.skops", untrusted, True, "svm.skops holds asc_lib.audio.Recording"),
+        ("tagger/fold1.safetensors", lambda path: path.unlink(), False, "tagger/fold1.safetensors is missing"),
+        ("tagger/fold1.safetensors", pickled, True, "cannot be loaded: "),
+        ("extra.pkl", pickled, False, "it holds extra.pkl, which was not saved with it"),
+        ("system.json", truncate, False, "system.json is cut short or damaged"),
+        ("system.json", edited, False, "system.json was changed after it was saved"),
+        ("system.json", lambda path: path.unlink(), False, "it has no system.json"),
+    ],
+)
+def test_a_spoilt_folder_is_refused_with_its_reason(folder, name, spoil, agree, message):
+    spoil(folder / name)
+    if agree:
+        sealed(folder)
+    with pytest.raises(UnfitSystem) as error:
+        load(folder)
+    assert message in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_versions_and_unknown_networks_are_refused(folder):
+    sealed(folder, version=99)
+    with pytest.raises(UnfitSystem, match="has version 99, this code reads 1"):
+        load(folder)
+    sealed(folder, version=1, system="nope")
+    with pytest.raises(UnfitSystem, match="unknown fusion 'nope'"):
+        load(folder)
+
+
+def test_a_system_without_a_tagger_says_so(saved, tmp_path):
+    trained = load(saved.again(tags="true"))
+    path = tmp_path / "clip.wav"
+    path.write_bytes(explorer.wav(np.ones((2, 96_000), "int16")))
+    with pytest.raises(UnfitSystem, match="trained with the tag vectors 'tagger'|with the tag vectors 'true'"):
+        trained.predict(path)
+    done = CliRunner().invoke(cli.app, ["predict", str(path), "--system", str(saved.again(tags="true"))])
+    assert done.exit_code == 1 and "choose a system that was trained with tags = 'tagger'" in str(done.output)
+
+
+def test_onnx_is_the_same_network(saved, tmp_path):
+    import onnxruntime
+
+    path = tmp_path / "scenes.onnx"
+    done = CliRunner().invoke(cli.app, ["export", str(saved.folder), "--onnx", str(path)])
+    assert done.exit_code == 0 and "largest difference from torch probabilities" in done.output
+    assert [file.name for file in tmp_path.iterdir()] == ["scenes.onnx"]
+    session, clips = onnxruntime.InferenceSession(str(path)), saved.scenes.waveforms.waveforms[:5]
+    trained = load(saved.folder)
+    waveform, tags = trained.inputs(np.array(clips))
+    with torch.no_grad():
+        expected = trained.net(waveform, tags)
+    samples = waveform.shape[-1] + 1
+    given = {"waveform": clips[..., :samples].astype("float32") / 2**15, "tags": tags.numpy()}
+    found = session.run(["probabilities", "attention_map"], given)  # a batch of five, exported with two
+    assert np.abs(found[0] - expected.logits.softmax(1).numpy()).max() < 1e-4
+    assert np.abs(found[1] - expected.attention_map.numpy()).max() < 1e-4
+
+
+def test_export_without_its_packages(saved, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    done = CliRunner().invoke(cli.app, ["export", str(saved.folder), "--onnx", str(tmp_path / "x.onnx")])
+    assert done.exit_code == 1 and "pip install -e '.[onnx]'" in done.output
+
+
+def test_a_command_without_a_system_lists_those_that_are_there(saved):
+    done = CliRunner().invoke(cli.app, ["predict", "x.wav"])
+    assert done.exit_code == 1 and "name a system with --system FOLDER" in done.output
+    assert str(saved.folder) in done.output
