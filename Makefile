@@ -3,7 +3,7 @@
 .PHONY: help env demo test test-all sweep kills bench lab notebooks evidence clean
 PYTHON ?= python3.11
 BIN := .venv/bin
-NOTEBOOKS := 00_data 01_tagger 02_baseline 03_concatenation 04_attention 05_combined 06_results
+NOTEBOOKS := 00_data 01_tagger 02_baseline 03_concatenation 04_attention 05_combined 06_results 07_your_recordings
 PATHS := $(NOTEBOOKS:%=notebooks/%.ipynb)
 export ASC_RESULTS ?= $(CURDIR)/results/local
 export JUPYTER_PLATFORM_DIRS = 1
@@ -55,7 +55,10 @@ lab: env ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 notebooks: env ## execute the notebooks in place, as they are committed
-	$(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False $(PATHS)
+	$(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False \
+	  --ExecutePreprocessor.store_widget_state=False $(PATHS)
+	$(BIN)/jupyter nbconvert --to notebook --inplace --TagRemovePreprocessor.enabled=True \
+	  --TagRemovePreprocessor.remove_all_outputs_tags widget $(PATHS)
 
 evidence: export ASC_RESULTS = $(CURDIR)/results/again
 evidence: env ## make the committed records again, in results/again (four hours)

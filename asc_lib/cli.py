@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from . import artefacts, cells, corpora, paper, plots, records, store, sweep, system, tables
+from . import artefacts, corpora, paper, plots, records, store, system, tables
 from .artefacts import first_line, results_root, write_text, written_whole
 from .corpora import fetch, open_scenes
 from .metrics import linear_probe
@@ -84,6 +84,8 @@ def sweep_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the papermill lines and do nothing")] = False,
 ) -> None:
     """Run notebooks through papermill on Dask; runs that have a record are skipped."""
+    from . import cells, sweep  # papermill and Dask: seconds that the other commands need not wait
+
     others = {"data": data} | ({"epochs": epochs} if epochs else {})
     try:
         numbers = _whole_numbers("--seeds", " ".join([seeds, *(more_seeds or [])]))

@@ -357,8 +357,9 @@ class Recordings(widgets.VBox):
     def _uploaded(self) -> None:
         files = {}
         for number, one in enumerate(self.upload.value, len(self.files)):
-            files[one["name"]] = Path(self._folder.name) / f"{number}-{Path(one["name"]).name}"
-            files[one["name"]].write_bytes(one["content"])
+            name = Path(one["name"]).name
+            files[name] = Path(self._folder.name) / f"{number}-{name}"
+            files[name].write_bytes(one["content"])
         self.add(files)
 
     def _show(self) -> None:

@@ -20,12 +20,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import safetensors.torch
-import skops.io
 import torch
 from sklearn.svm import SVC
 from torch import nn
 
-from . import audio, cells, hub_tagger, store, tables
+from . import audio, hub_tagger, store, tables
 from .artefacts import REPOSITORY, data_root, fingerprint, first_line, results_root, write_text, written_whole
 from .corpora import name_of
 from .experiment import HUB, Settings, default_device
@@ -214,6 +213,8 @@ def save(settings: Settings, scenes: SceneData, vectors: TagVectors | None, net:
     The back-end is fitted on the training clips' codes, as for the record. A tagger's files are linked, not copied,
     where the file system can.
     """
+    import skops.io  # seconds that a process that only trains need not wait
+
     corpus = scenes.corpus
     told = json.loads(record.read_text(encoding="utf-8"))
     tagger = None
@@ -293,6 +294,8 @@ def load(folder: Path | str, device: str = "auto") -> System:
     Raises UnfitSystem, saying why, for a folder that is cut short, changed, of another version, or holds a file that
     ``save`` did not write.
     """
+    import skops.io
+
     folder = Path(folder)
     about = _about(folder)
     device = default_device() if device == "auto" else device
@@ -354,6 +357,8 @@ def saved() -> list[Path]:
 
 def default_system(data: str = "mini") -> Path:
     """Folder of the combined system (seed 0) of a data set; notebook 05 is executed first where it is not there."""
+    from . import cells  # and with it papermill
+
     cell = cells.cell("combined_shared", cells.BEST, data=data)
     (name,) = cells.run_names([cell])
     path = results_root() / name_of(data) / "systems" / name

@@ -80,6 +80,17 @@ def test_committed_table_is_what_the_figures_give():
     assert (folder / "README.md").read_text(encoding="utf-8") == report.draw(folder)
 
 
+def test_the_row_of_a_sweep(tmp_path):
+    from bench import report
+
+    seconds = {"alone": 10.0, "one worker": 96.0}
+    shares = {"cost a cell (s)": 2.0, "two workers, share of the time of one": 0.55, "what the machine allows": 0.521}
+    found = {"machine": "m", "cells": 8, "seconds": seconds} | shares
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "m.json").write_text(json.dumps(found))
+    assert report.draw(tmp_path).endswith("| m | 10.0 | 12.0 | +2.0 | 0.55 | 0.52 |\n")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="malloc is tuned on Linux only")
 def test_memory_of_freed_tensors_is_kept():
     program = """

@@ -11,6 +11,7 @@ import pytest
 
 from asc_lib import cells, records
 from asc_lib.artefacts import REPOSITORY
+from asc_lib.system import load as system_of
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("0[0-9]_*.ipynb"))
 
@@ -37,8 +38,8 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_scene_notebook_leaves_its_record(name, tmp_path):
-    parameters, system, table = RUNS[name]
+def test_a_scene_notebook_leaves_its_record_and_its_system(name, tmp_path):
+    parameters, fusion, table = RUNS[name]
     given = [word for key, value in parameters.items() for word in ("-p", key, str(value))]
     # half of them from the notebooks' folder, half from another one
     cwd = REPOSITORY / "notebooks" if name in ("03_concatenation", "04_attention") else tmp_path
@@ -46,7 +47,7 @@ def test_a_scene_notebook_leaves_its_record(name, tmp_path):
     done = papermill(cwd, tmp_path / "results", notebook, *ONE_EPOCH, *given)
     assert done.returncode == 0, done.stderr[-2000:]
     record = record_of(tmp_path / "results")
-    assert (record["system"], record["table"]) == (system, table)
+    assert (record["system"], record["table"]) == (fusion, table)
     assert (
         record["parameters"].items()
         >= ({"data": "mini", "seed": 0, "epochs": 1, "front_end": "narrow"} | parameters).items()
@@ -65,6 +66,14 @@ def test_a_scene_notebook_leaves_its_record(name, tmp_path):
     assert len(clips) == 300 and (test["truth"] == test["svm"]).mean() == pytest.approx(record["test"]["accuracy"])
     assert len(record["history"]) == 1 and record["seconds"] > 0 and record["environment"]["torch"]
     assert (record["tags"] is None) == (name == "02_baseline")
+    folder = tmp_path / "results" / "mini" / "systems" / record["run"]
+    assert system_of(folder).about["test"] == record["test"]
+    if name == "04_attention":
+        given = ("-p", "system", str(folder))
+        done = papermill(tmp_path, tmp_path / "results", REPOSITORY / "notebooks" / "07_your_recordings.ipynb", *given)
+        assert done.returncode == 0, done.stderr[-2000:]
+        executed = (tmp_path / "results" / "out.ipynb").read_text(encoding="utf-8")
+        assert "three_scenes.wav" in executed and "cut into 3 windows of 4 s" in executed
     if name == "05_combined":
         assert record["tags"]["lwlrap"]["lwlrap"] > 2 * record["tags"]["lwlrap"]["chance"]
 
@@ -85,7 +94,13 @@ def test_the_tagger_notebook_leaves_its_record(tmp_path):
     assert {(row["stage"], row["fold"]) for row in record["history"]} == {(1, 1), (1, 2), (2, 1), (2, 2)}
 
 
-@pytest.mark.parametrize("name", ["00_data", "06_results"])
+def test_a_folder_that_is_no_system_stops_notebook_07(tmp_path):
+    notebook = REPOSITORY / "notebooks" / "07_your_recordings.ipynb"
+    done = papermill(tmp_path, tmp_path / "results", notebook, "-p", "system", str(tmp_path))
+    assert done.returncode != 0 and "is not a system that can be loaded: it has no system.json" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["00_data", "06_results", "07_your_recordings"])
 def test_the_other_notebooks_take_data(name, tmp_path):
     notebook = REPOSITORY / "notebooks" / f"{name}.ipynb"
     done = papermill(tmp_path, tmp_path / "results", notebook, "-p", "data", "nope")
@@ -125,7 +140,9 @@ def test_committed_notebooks_read_well(path):
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert len(text) < 400_000 and "widgets" not in notebook["metadata"]
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
-    assert all(cell["execution_count"] for cell in code), "not executed"
+    widgets = [cell for cell in code if cell["metadata"].get("tags") == ["widget"]]
+    assert all(cell["execution_count"] for cell in code if cell not in widgets), "not executed"
+    assert not any(cell["outputs"] for cell in widgets), "a widget without its kernel shows nothing"
     assert not any(output["output_type"] == "error" for cell in code for output in cell["outputs"])
     assert sum(cell["metadata"].get("tags") == ["parameters"] for cell in code) == 1
     assert str(REPOSITORY) not in text and "execution" not in str([cell["metadata"] for cell in code])

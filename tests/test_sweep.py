@@ -1,5 +1,6 @@
 """Sweeps on Dask: what stops one, and that the same command then ends as if nothing had."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from dask.distributed import Client
 
@@ -186,6 +188,70 @@ def test_a_scheduler_elsewhere_and_its_death(start, tmp_path):
         os.killpg(worker.pid, signal.SIGKILL)
     out, _ = sweep_at(0).communicate(timeout=120)
     assert "failed []" in out and len(list(tmp_path.glob("[a-d].json"))) == 4
+
+
+def parents(pid: int) -> list[int]:
+    found = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[1])
+        found.append(pid)
+    return found
+
+
+def kernels_of(pid: int) -> list[int]:
+    running = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it may end meanwhile
+            if b"ipykernel_launcher" in path.read_bytes() and pid in parents(int(path.parent.name)):
+                running.append(int(path.parent.name))
+    return running
+
+
+def records_in(folder: Path) -> dict[str, tuple]:
+    """Records less their times, and predictions, by name."""
+    found = {}
+    for path in sorted(folder.rglob("records/*.json")):
+        record = json.loads(path.read_text())
+        record.pop("seconds")
+        with np.load(path.with_suffix(".npz")) as arrays:
+            found[path.stem] = record, {name: arrays[name].tolist() for name in arrays}
+    return found
+
+
+@pytest.mark.slow
+def test_a_disturbed_sweep_gives_the_records_of_an_undisturbed_one(start, tmp_path, monkeypatch):
+    """Eight short runs of notebook 02, three times: in peace; with a worker killed and Ctrl-C; on workers elsewhere."""
+    begin, cells = start[1], 8
+
+    def sweep_into(name: str, *more: str) -> tuple[subprocess.Popen, Path]:
+        monkeypatch.setenv("ASC_RESULTS", str(tmp_path / name))
+        words = ["baseline", "--data", "mini", "--epochs", "1", "--seeds", ",".join(map(str, range(cells)))]
+        return begin("-m", "asc_lib.cli", "sweep", *words, *more), tmp_path / name
+
+    peaceful, undisturbed = sweep_into("peace")
+    out, _ = peaceful.communicate(timeout=900)
+    assert f"{cells} done, 0 failed" in out and len(records_in(undisturbed)) == cells
+
+    swept, disturbed = sweep_into("disturbed")
+    until(lambda: len(records_in(disturbed)) >= 1 and kernels_of(swept.pid), 300)
+    os.kill(parents(kernels_of(swept.pid)[0])[0], signal.SIGKILL)
+    until(lambda: len(records_in(disturbed)) >= 3, 300)
+    os.killpg(swept.pid, signal.SIGINT)
+    assert "the same command goes on from here" in swept.communicate(timeout=120)[1]
+    assert len(records_in(disturbed)) < cells
+    out, _ = sweep_into("disturbed")[0].communicate(timeout=900)
+    assert records_in(disturbed) == records_in(undisturbed)
+
+    address = tmp_path / "scheduler.json"
+    begin("-m", "distributed.cli.dask_scheduler", "--port", "0", "--scheduler-file", str(address))
+    tcp = until(lambda: address.exists() and json.loads(address.read_text() or "{}").get("address"))
+    for _ in range(2):
+        begin("-m", "distributed.cli.dask_worker", tcp, "--nthreads", "1")
+    with Client(tcp) as client:
+        client.wait_for_workers(2, timeout=60)
+    swept, elsewhere = sweep_into("elsewhere", "--scheduler", tcp)
+    swept.communicate(timeout=900)
+    assert records_in(elsewhere) == records_in(undisturbed)
 
 
 def test_no_scheduler_there():

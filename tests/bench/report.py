@@ -13,6 +13,17 @@ is noise. The floor is the counted work at the rate of this machine's matrix pro
 takes longer): nothing can be faster without doing less.
 """
 
+SWEEPS = """
+## Sweeps
+
+`python -m tests.bench.sweeps`: eight runs of notebook 02 on `mini`, three epochs each, one thread each. *Alone* is the
+notebook in a kernel with nothing around it. The last two columns: the time of two workers as a share of that of one,
+and the same for two notebooks executed side by side with neither papermill nor Dask, which is what the machine allows.
+
+| machine | alone, s | a cell of a sweep, s | papermill and Dask, s | two workers | two alone |
+|---|---|---|---|---|---|
+"""
+
 
 def text(found: dict) -> str:
     """A machine's section."""
@@ -53,7 +64,20 @@ def text(found: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sweep(found: dict) -> str:
+    """A machine's row."""
+    seconds, cells = found["seconds"], found["cells"]
+    return (
+        f"| {found['machine']} | {seconds['alone']:.1f} | {seconds['one worker'] / cells:.1f} "
+        f"| {found['cost a cell (s)']:+.1f} | {found['two workers, share of the time of one']:.2f} "
+        f"| {found['what the machine allows']:.2f} |\n"
+    )
+
+
 def draw(folder: Path) -> str:
     """The page of all machines in ``folder``."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return HEAD + "".join(map(text, found))
+    found, swept = (
+        [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(pattern))]
+        for pattern in ("*.json", "sweeps/*.json")
+    )
+    return HEAD + "".join(map(text, found)) + (SWEEPS + "".join(map(sweep, swept)) if swept else "")
