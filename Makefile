@@ -57,11 +57,10 @@ lab: env ## open the notebooks in JupyterLab
 notebooks: env ## execute the notebooks in place, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --inplace --execute --ExecutePreprocessor.record_timing=False \
 	  --ExecutePreprocessor.store_widget_state=False $(PATHS)
-	$(BIN)/jupyter nbconvert --to notebook --inplace --TagRemovePreprocessor.enabled=True \
-	  --TagRemovePreprocessor.remove_all_outputs_tags widget $(PATHS)
+	$(BIN)/python tests/tidy_notebooks.py $(PATHS)
 
 evidence: export ASC_RESULTS = $(CURDIR)/results/again
-evidence: env ## make the committed records again, in results/again (four hours)
+evidence: env ## make the committed records again, in results/again (about three hours on two cores)
 	$(BIN)/asc sweep taggers --data esc50
 	$(BIN)/asc sweep main --data esc50 --seeds 0 1 2 3 4
 	$(BIN)/asc sweep controls --data esc50 --seeds 0 1 2 3 4

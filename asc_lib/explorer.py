@@ -215,9 +215,8 @@ class WhatIf(widgets.VBox):
             return
         name = self.other.value if change["owner"] is self.other_slider else change["owner"].description
         k = self.names.index(name)
-        if (
-            abs(change["new"] - float(self.tags[0, k])) >= STEP / 2
-        ):  # else a browser sends back what it was told, rounded
+        echo = abs(change["new"] - float(self.tags[0, k])) < STEP / 2  # a browser sends back what it was told, rounded
+        if not echo:
             self.tags[0, k] = change["new"]
             self.draw()
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asc_lib import paper, records, tables
+from asc_lib import cells, paper, records, tables
 from asc_lib.artefacts import REPOSITORY
 
 RESULTS = REPOSITORY / "results"
@@ -46,9 +46,13 @@ def test_committed_tables_are_what_the_records_give(data):
     assert {"systems.csv", "evidence.csv", "by_scene.csv", "by_city.csv"} <= drawn.keys()
 
 
-def test_committed_evidence_has_several_seeds():
-    readable = tables.readable(tables.measured("esc50", RESULTS))
-    assert (readable["seeds"] >= 3).all() and len(readable) >= 7
+def test_committed_evidence_is_complete():
+    esc50, mini = (tables.measured(data, RESULTS) for data in ("esc50", "mini"))
+    main, controls = ({tables.title(*system) for system in group} for group in (cells.MAIN, cells.CONTROLS))
+    assert set(esc50.index) == main | controls and (esc50["seeds"].str.len() >= 5).all()
+    assert len(mini) == 56 and (mini.loc[sorted(main), "seeds"].str.len() == 5).all()
+    for number, size in ((2, 8), (3, 20), (4, 8), (5, 20)):
+        assert tables.paper_table(number, "mini", RESULTS)["mean"].notna().sum() == size
     assert list(tables.taggers("esc50", RESULTS).index) == ["curated", "noisy", "pseudo labels"]
 
 
