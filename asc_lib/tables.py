@@ -179,13 +179,12 @@ def contrasts(data: str, root: Path | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(p_holm=lambda t: holm(t["p"])).set_index("system") if rows else pd.DataFrame()
 
 
-def paper_table(number: int, data: str, root: Path | None = None) -> pd.DataFrame:
-    """One of the paper's Tables 2 to 5: its cells in its order, ``published`` (TAU 2019) beside what was measured.
+def paper_table(number: int, here: pd.DataFrame) -> pd.DataFrame:
+    """One of the paper's Tables 2 to 5: its cells in its order, ``published`` (TAU 2019) beside those of ``measured``.
 
     ``p_holm`` is corrected for the comparisons of this table. Cells without a record are NaN.
     """
     cells = published().query("table == @number").rename(columns={"accuracy": "published", "system": "fusion"})
-    here = measured(data, root)
     if here.empty:
         return cells.assign(mean=np.nan).set_index("fusion")
     here = here[~here["control"] & ~here.index.str.contains("epochs|front_end|threads|precision")]
@@ -301,7 +300,7 @@ def drawn(data: str, root: Path | None = None) -> dict[str, str]:
     found = {"systems": readable(table), "evidence": evidence(table)}
     found |= {"contrasts": readable_contrasts(contrasts(data, root)), "taggers": taggers(data, root)}
     found |= {f"by_{column}": by(column, data, root).round(1).rename_axis("system") for column in ("scene", "city")}
-    grids = {f"table{number}": paper_table(number, data, root) for number in (2, 3, 4, 5)}
+    grids = {f"table{number}": paper_table(number, table) for number in (2, 3, 4, 5)}
     found |= {name: readable_grid(grid) for name, grid in grids.items() if grid["mean"].notna().any()}
     return {f"{name}.csv": some.to_csv() for name, some in found.items() if len(some)}
 

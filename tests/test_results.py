@@ -52,7 +52,7 @@ def test_committed_evidence_is_complete():
     assert set(esc50.index) == main | controls and (esc50["seeds"].str.len() >= 5).all()
     assert len(mini) == 56 and (mini.loc[sorted(main), "seeds"].str.len() == 5).all()
     for number, size in ((2, 8), (3, 20), (4, 8), (5, 20)):
-        assert tables.paper_table(number, "mini", RESULTS)["mean"].notna().sum() == size
+        assert tables.paper_table(number, mini)["mean"].notna().sum() == size
     assert list(tables.taggers("esc50", RESULTS).index) == ["curated", "noisy", "pseudo labels"]
 
 

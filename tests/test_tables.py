@@ -89,11 +89,11 @@ def test_a_system_against_itself_with_other_tags(root):
 
 
 def test_the_papers_cells_in_its_order(root):
-    grid = tables.paper_table(3, "mini", root)
+    grid = tables.paper_table(3, tables.measured("mini", root))
     assert len(grid) == 20 and grid["mean"].notna().sum() == 1
     (row,) = grid[grid["mean"].notna()].itertuples()
     assert (row.heads, row.layers, row.published, row.mean) == (2, 1, 76.58, 86.25)
-    assert tables.paper_table(4, "mini", root)["mean"].isna().all()
+    assert tables.paper_table(4, tables.measured("mini", root))["mean"].isna().all()
 
 
 def test_by_scene_and_by_city(root):
