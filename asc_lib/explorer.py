@@ -151,7 +151,7 @@ def _fill(choice: widgets.Dropdown, options: list, index: int = 0) -> None:
 
 
 WIDE = {"description_width": "9em"}
-LONG = widgets.Layout(width="48em", max_width="100%")
+LONG = widgets.Layout(width="48em", max_width="calc(100% - 4px)")
 ROW = widgets.Layout(flex_flow="row wrap")
 
 

@@ -25,6 +25,7 @@ SETTINGS = {
     "notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
     "themes": {"theme": "JupyterLab Light"},
 }
+SCREENSHOTS = os.environ.get("ASC_SCREENSHOTS")
 MINUTE = 60_000
 
 if not CHROMIUM and os.environ.get("ASC_BROWSER") != "required":
@@ -40,7 +41,7 @@ def lab(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings))
     (root / "notebooks").mkdir()
-    copy("04_attention", root / "notebooks", epochs=2)
+    copy("04_attention", root / "notebooks", epochs=0 if SCREENSHOTS else 2)
     environment = os.environ | {
         "ASC_RESULTS": str(root / "results"),
         "JUPYTER_PLATFORM_DIRS": "1",
@@ -110,7 +111,7 @@ def run_all(page, url: str, name: str, widget: str) -> None:
 
 def screenshots(page, name: str) -> None:
     """The page in both widths and themes, where someone asked for pictures."""
-    if not (folder := os.environ.get("ASC_SCREENSHOTS")):
+    if not SCREENSHOTS:
         return
     for theme in ("Dark", "Light"):
         page.locator(".lm-MenuBar-itemLabel >> text=Settings").click()
@@ -120,7 +121,7 @@ def screenshots(page, name: str) -> None:
         for width in (900, 1280):
             page.set_viewport_size({"width": width, "height": 1000})
             page.wait_for_timeout(1000)
-            page.screenshot(path=Path(folder) / f"{name}-{theme.lower()}-{width}.png")
+            page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{theme.lower()}-{width}.png")
 
 
 def said(page) -> str:
@@ -156,6 +157,12 @@ def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
     tags = heard.tags.clone()
     tags[0, k] = 0.0
     assert said(page).splitlines()[0] == expected(heard, tags) != expected(heard, heard.tags)
+
+    if SCREENSHOTS:  # the README's picture
+        page.set_viewport_size({"width": 1280, "height": 2000})
+        page.wait_for_timeout(1000)
+        page.locator(".jp-OutputArea-output > .widget-vbox").last.screenshot(path=Path(SCREENSHOTS) / "explorer.png")
+        page.set_viewport_size({"width": 1280, "height": 1000})
 
     page.evaluate(WATCH)
     for presses in range(21):
