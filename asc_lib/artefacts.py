@@ -63,13 +63,16 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write a file or folder to; it takes its name only on success."""
+    """Give a temporary name beside ``path`` to write a file or folder to; it takes its name only on success.
+
+    A file replaces a file, and a folder a folder; raises IsADirectoryError where a file would replace a folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     old = temporary.with_suffix(".old")
     try:
         yield temporary
-        if path.is_dir():  # a folder that holds anything is not replaced in one step
+        if path.is_dir() and temporary.is_dir():  # a folder that holds anything is not replaced in one step
             os.replace(path, old)
         os.replace(temporary, path)
     finally:

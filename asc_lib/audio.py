@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import librosa
 import numpy as np
 import soundfile
 import torch
@@ -65,7 +66,8 @@ def _samples(file: soundfile.SoundFile, frames: int = -1) -> tuple[np.ndarray, i
         return file.read(frames, "int16", always_2d=True).T, 0
     clip = file.read(frames, "float32", always_2d=True).T
     wrong = int(np.sum(~np.isfinite(clip)))
-    return np.round(np.nan_to_num(clip) * 2.0**15).clip(-(2**15), 2**15 - 1).astype("int16"), wrong
+    clip = np.nan_to_num(clip, posinf=1, neginf=-1)
+    return np.round(clip * 2.0**15).clip(-(2**15), 2**15 - 1).astype("int16"), wrong
 
 
 def _upper_16_bits(path: Path) -> tuple[np.ndarray, int] | None:
@@ -141,8 +143,8 @@ def converted(path: Path, rate: int, channels: int, samples: int) -> np.ndarray:
 def _resampled(clip: np.ndarray, found: int, rate: int) -> np.ndarray:
     if found == rate:
         return clip
-    wave = torchaudio.functional.resample(torch.from_numpy(clip).float(), found, rate)
-    return wave.round().clip(-(2**15), 2**15 - 1).to(torch.int16).numpy()
+    wave = librosa.resample(clip.astype("float32"), orig_sr=found, target_sr=rate)
+    return wave.round().clip(-(2**15), 2**15 - 1).astype("int16")
 
 
 def too_many(is_: int, wanted: int) -> str:
@@ -177,6 +179,8 @@ class Recording:
         path = Path(path)
         if not path.is_file():
             raise AudioError(f"{path} is missing" if not path.exists() else f"{path} is not a file")
+        if not _is_text(path):
+            raise AudioError(f"{ascii(str(path))} has a name that is not UTF-8: rename it")
         frames, rate = length(path)
         if not frames:
             raise AudioError(f"{path} holds no sample")
@@ -241,6 +245,13 @@ class Recording:
             clip = np.tile(clip.mean(0).round().astype("int16"), (2, 1))
         clip = _resampled(clip, self.rate, self.to)
         return np.tile(clip, (1, -(-self.samples // clip.shape[1])))[:, : self.samples]
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def doubtful(clip: np.ndarray) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -408,10 +409,12 @@ def export_onnx(system: System, path: Path) -> dict[str, float]:
     with torch.no_grad():
         expected = whole(waveform, tags)
     names = ["probabilities", "code", "attention_map"][: len(expected)]
-    model = torch.onnx.export(
-        whole, (waveform, tags), input_names=["waveform", "tags"], output_names=names, dynamo=True, verbose=False,
-        dynamic_shapes={"waveform": {0: batch}, "tags": {0: batch}}, external_data=False,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about itself
+        model = torch.onnx.export(
+            whole, (waveform, tags), input_names=["waveform", "tags"], output_names=names, dynamo=True, verbose=False,
+            dynamic_shapes={"waveform": {0: batch}, "tags": {0: batch}}, external_data=False,
+        )  # fmt: skip
     with written_whole(path) as temporary:
         model.save(temporary)
         session = onnxruntime.InferenceSession(str(temporary))

@@ -203,6 +203,14 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert os.listdir(target.parent) == []
 
 
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a").write_text("a")
+    with pytest.raises(IsADirectoryError), artefacts.written_whole(tmp_path / "kept") as temporary:
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "a"]
+
+
 def test_an_artefact_is_made_once(tmp_path):
     calls = []
 

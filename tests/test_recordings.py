@@ -1,6 +1,7 @@
 """Recordings of one's own: every kind gives a result or one clear line."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -95,6 +96,14 @@ def test_what_cannot_serve_gets_one_line(trained, tmp_path, kind, message):
     assert not found and str(path) in unfit[path] and re.search(message, unfit[path]) and "\n" not in unfit[path]
 
 
+def test_a_name_that_is_not_utf8_gets_one_line(trained, tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.wav")
+    soundfile.write(tmp_path / "x.wav", noise(2.0, 48_000, 2), 48_000)
+    (tmp_path / "x.wav").rename(path)
+    found, unfit = trained.predict_each([path])
+    assert not found and re.search(r"udcff.wav' has a name that is not UTF-8: rename it$", unfit[path])
+
+
 def test_silence_gets_a_result_and_a_word(trained, tmp_path):
     soundfile.write(tmp_path / "x.wav", np.zeros((96_000, 2)), 48_000)
     assert trained.predict(tmp_path / "x.wav").notes[-1] == "is silent: every sample is 0"
@@ -116,7 +125,7 @@ def test_windows_hold_the_samples_of_the_file(tmp_path):
 
 
 def test_a_resampled_window_is_as_long_as_any(tmp_path):
-    for rate in (8_000, 11_025, 22_050, 44_100, 96_000, 192_000):
+    for rate in (8_000, 11_025, 22_050, 44_100, 47_999, 96_000, 192_000):  # 47,999: no common divisor with 48,000
         soundfile.write(tmp_path / "x.wav", noise(3.0, rate, 2), rate)
         recording = Recording.open(tmp_path / "x.wav", 48_000, 48_000)
         assert [window.shape for window in recording.windows()] == [(2, 48_000)] * 3
