@@ -67,6 +67,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     A file replaces a file, and a folder a folder; raises IsADirectoryError where a file would replace a folder.
     """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, "not the name of a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     old = temporary.with_suffix(".old")

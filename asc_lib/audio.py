@@ -19,8 +19,19 @@ MISSING = "is missing: unpack its archive there"
 NOT_NUMBERS = "holds {} values that are not numbers (NaN or infinite)"
 
 
+LONGEST = 2**48  # frames; more is what libsndfile says where it does not know
+UNREADABLE = (soundfile.LibsndfileError, TypeError)  # the second: samples without a header, of unknown rate
+
+
 class AudioError(ValueError):
     """An audio file that cannot serve; the message names it and what is wrong."""
+
+
+def unreadable(error: Exception) -> str:
+    """What is said of a file that soundfile cannot open or read."""
+    if isinstance(error, TypeError):
+        return "is raw samples without a header: convert it, for example to WAV"
+    return f"cannot be read as audio: {error.error_string}"
 
 
 def read(path: Path, rate: int, channels: int | None = None, samples: int | None = None) -> np.ndarray:
@@ -51,8 +62,8 @@ def decoded(path: Path) -> tuple[np.ndarray, int, list[str]]:
     try:
         with soundfile.SoundFile(path) as file:
             rate, (clip, wrong) = file.samplerate, _samples(file)
-    except soundfile.LibsndfileError as error:
-        return nothing, 0, [f"cannot be read as audio: {error.error_string}"]
+    except UNREADABLE as error:
+        return nothing, 0, [unreadable(error)]
     if not clip.size:
         return nothing, rate, ["holds no sample"]
     if wrong:
@@ -62,7 +73,7 @@ def decoded(path: Path) -> tuple[np.ndarray, int, list[str]]:
 
 def _samples(file: soundfile.SoundFile, frames: int = -1) -> tuple[np.ndarray, int]:
     """The next ``frames`` of a file as int16 [channels, frames], and how many of its values are not numbers."""
-    if file.subtype not in ("FLOAT", "DOUBLE"):  # libsndfile would cut 0.9 down to the integer 0
+    if file.subtype not in ("FLOAT", "DOUBLE", "VORBIS", "OPUS"):  # of these libsndfile's integers cut or wrap around
         return file.read(frames, "int16", always_2d=True).T, 0
     clip = file.read(frames, "float32", always_2d=True).T
     wrong = int(np.sum(~np.isfinite(clip)))
@@ -118,9 +129,11 @@ def length(path: Path) -> tuple[int, int]:
     """Samples and rate (Hz) that an audio file claims to hold. Raises AudioError, naming the file."""
     try:
         about = soundfile.info(path)
-    except soundfile.LibsndfileError as error:
-        what = decoded(path)[2] or [f"cannot be read as audio: {error.error_string}"]
+    except UNREADABLE as error:
+        what = decoded(path)[2] or [unreadable(error)]
         raise AudioError(f"{path} {what[0]}") from None
+    if about.frames > LONGEST:
+        raise AudioError(f"{path} does not say how long it is: convert it, for example to WAV")
     return about.frames, about.samplerate
 
 
@@ -228,17 +241,20 @@ class Recording:
     def window(self, number: int) -> np.ndarray:
         """One of them."""
         start = self.starts[number]
+        lead = min(start, self.rate // 2)  # after a jump, decoders of compressed audio need a while to be exact
         try:
             with soundfile.SoundFile(self.path) as file:
-                file.seek(start)
-                clip, wrong = _samples(file, self._frames)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"{self.path} cannot be read as audio: {error.error_string}") from None
+                if start > lead:
+                    file.seek(start - lead)
+                clip, wrong = _samples(file, lead + self._frames)
+        except UNREADABLE as error:
+            raise AudioError(f"{self.path} {unreadable(error)}") from None
         if wrong:
             raise AudioError(f"{self.path} {NOT_NUMBERS.format(wrong)} after {start / self.rate:.4g} s")
-        if not clip.size:
-            raise AudioError(f"{self.path} ends before {start / self.rate:.4g} s, sooner than it says")
-        return self._converted(clip)
+        end = start - lead + clip.shape[1]
+        if end < min(start + self._frames, self.frames) - self.rate // 10:  # of compressed audio the end may be a guess
+            raise AudioError(f"{self.path} ends after {end / self.rate:.4g} s, sooner than it says: copy it again")
+        return self._converted(clip[:, lead:])
 
     def _converted(self, clip: np.ndarray) -> np.ndarray:
         if len(clip) != 2:

@@ -14,7 +14,7 @@ from . import records, store, tables
 from .artefacts import REPOSITORY
 from .corpora import SceneCorpus, open_scenes, open_tags
 from .experiment import SIZES, Settings, check
-from .scene_net import FUSIONS
+from .fusion import FUSIONS
 from .tables import NOTEBOOK_OF
 from .tag_vectors import TagVectors, open_tag_vectors
 from .tagger import SUPERVISION

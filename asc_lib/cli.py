@@ -11,6 +11,8 @@ import typer
 from . import artefacts, corpora, paper, plots, records, store, system, tables
 from .artefacts import first_line, results_root, write_text, written_whole
 from .corpora import fetch, open_scenes
+from .experiment import checked_device
+from .export import export_onnx
 from .metrics import linear_probe
 from .tag_vectors import open_tag_vectors
 
@@ -81,7 +83,7 @@ def sweep_(
     workers: Annotated[int, typer.Option(min=0, help="notebooks executed at a time; 0: one a GPU, or one a core")] = 0,
     scheduler: Annotated[str, typer.Option(help="tcp://HOST:PORT of a Dask scheduler that is there already")] = "",
     epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the papermill lines and do nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the papermill lines and run nothing")] = False,
 ) -> None:
     """Run notebooks through papermill on Dask; runs that have a record are skipped."""
     from . import cells, sweep  # papermill and Dask: seconds that the other commands need not wait
@@ -93,7 +95,9 @@ def sweep_(
         for cell in chosen:
             cell.settings()
         if dry_run:
-            print(*(cell.command(results_root() / corpora.name_of(data) / "notebooks") for cell in chosen), sep="\n")
+            folder = results_root() / corpora.name_of(data) / "notebooks"
+            folder.mkdir(parents=True, exist_ok=True)  # papermill makes none
+            print(*(cell.command(folder) for cell in chosen), sep="\n")
             return
         with sweep.connected(workers, scheduler) as client:
             print(f"{len(client.nthreads())} workers, dashboard at {client.dashboard_link}", flush=True)
@@ -121,18 +125,29 @@ def tables_(
     check: Annotated[bool, typer.Option("--check", help="only compare: fail if a table is not what they give")] = False,
 ) -> None:
     """Draw all tables from the records under ASC_RESULTS, write them beside these, and print the one of all systems."""
-    folder, drawn = results_root() / corpora.name_of(data), tables.drawn(data)
-    if "systems.csv" not in drawn:
+    folder = results_root() / corpora.name_of(data)
+    try:
+        drawn = tables.drawn(data)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"asc tables: {error}") from None
+    if not drawn:
         raise SystemExit(f"asc tables: no record in {folder}: run `asc sweep main --data {data}` first")
+    paths = {path.name: path for path in (folder / f"{name}.csv" for name in tables.DRAWN)}
     if check:
-        there = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.csv")}
-        wrong = sorted(name for name in drawn.keys() | there.keys() if drawn.get(name) != there.get(name))
+        there = {name: path.read_text("utf-8", "replace") for name, path in paths.items() if path.exists()}
+        wrong = sorted(name for name in paths if drawn.get(name) != there.get(name))
         if wrong:
-            raise SystemExit(f"asc tables: not what the records give: {', '.join(wrong)} in {folder}")
+            raise SystemExit(f"asc tables: not what the records give: {', '.join(wrong)} in {folder}: run `asc tables`")
         print(f"all {len(drawn)} tables in {folder} are what the records give")
         return
-    for name, text in drawn.items():
-        write_text(folder / name, text)
+    for name, path in paths.items():
+        if name in drawn:
+            write_text(path, drawn[name])
+        else:
+            path.unlink(missing_ok=True)  # of records that are gone
+    if "systems.csv" not in drawn:
+        print(tables.markdown(tables.taggers(data)))
+        return
     table = tables.measured(data)
     with written_whole(folder / "systems.png") as picture:
         plots.accuracies(table).savefig(picture, dpi=120)
@@ -201,7 +216,7 @@ def export(
 ) -> None:
     """Write a system's network as one ONNX model, from waveform and tag vector to scene probabilities."""
     try:
-        apart = system.export_onnx(_load("export", system_, "cpu"), onnx)
+        apart = export_onnx(_load("export", system_, "cpu"), onnx)
     except (system.UnfitSystem, OSError) as error:
         raise SystemExit(f"asc export: {error}") from None
     print(f"{onnx}: largest difference from torch {', '.join(f'{name} {a:.1e}' for name, a in apart.items())}")
@@ -211,10 +226,11 @@ def _load(command: str, folder: str, device: str) -> system.System:
     if not folder:
         there = "".join(f"\n  {path}" for path in system.saved())
         none = "\n  none yet: `asc sweep combined_shared` trains one on `mini`"
-        raise SystemExit(f"asc {command}: name a system with --system FOLDER; under {results_root()}:{there or none}")
+        how = "a system with --system FOLDER" if command == "predict" else "a system's folder"
+        raise SystemExit(f"asc {command}: name {how}; under {results_root()}:{there or none}")
     try:
-        return system.load(folder, device)
-    except (ValueError, RuntimeError) as error:
+        return system.load(folder, checked_device(device))
+    except (ValueError, RuntimeError, OSError) as error:
         raise SystemExit(f"asc {command}: {first_line(error)}") from None
 
 

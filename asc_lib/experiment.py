@@ -12,8 +12,9 @@ import torch
 
 from .artefacts import first_line
 from .corpora import DATA_SETS, name_of
+from .fusion import FUSIONS, heads_problem
 from .recipe import PRECISIONS, SceneRecipe
-from .scene_net import FRONT_ENDS, FUSIONS, heads_problem
+from .scene_net import FRONT_ENDS
 from .tagger import SUPERVISION
 from .tagging_net import TaggerSizes
 
@@ -55,7 +56,7 @@ SMALL_TAGGER = TaggerSizes(
 PRESETS = {
     "mini": Preset("narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, epochs=20), 1, 1),
     "esc50": Preset(
-        "narrow", replace(SMALL_SCENE, epochs=36, look_every=12), replace(SMALL_TAGGER, crop=128, epochs=40), 1, 1
+        "narrow", replace(SMALL_SCENE, epochs=90, look_every=30), replace(SMALL_TAGGER, crop=128, epochs=40), 1, 1
     ),
     "tau2019": Preset("released", SceneRecipe(), TaggerSizes(), os.cpu_count() or 1, os.cpu_count() or 1),
 }
@@ -162,7 +163,7 @@ def _resolved(settings: Settings) -> Settings:
     new: dict[str, object] = {
         "epochs": settings.epochs or (preset.tagger if tagging else preset.scene).epochs,
         "threads": settings.threads or (preset.tagger_threads if tagging else preset.threads),
-        "device": _device(settings.device),
+        "device": checked_device(settings.device),
     }
     if settings.front_end is not None:
         _one_of("front_end", settings.front_end, ("auto", *FRONT_ENDS))
@@ -188,9 +189,12 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _device(name: str) -> str:
+def checked_device(name: str) -> str:
+    """A device's name; "auto" resolved. Raises ParameterError for one that is not there, or neither cpu nor cuda."""
     if name == "auto":
         return default_device()
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ParameterError(f"parameter 'device' is {name!r}: choose auto, cpu or cuda")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

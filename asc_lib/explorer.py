@@ -1,11 +1,10 @@
-"""The attention explorer: what a clip's tags do in the network, seen, and changed by hand (widgets over ``plots``)."""
+"""The attention explorer: a clip's tags, changed by hand, and what they do (widgets over ``attention``)."""
 
 import html
 import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -16,121 +15,12 @@ import torch
 from matplotlib.figure import Figure
 
 from . import plots, store
-from .recipe import SceneData, at_a_time
-from .scene_net import SceneNet, SceneOutput
-from .system import Prediction, System, UnfitSystem, load, saved
+from .attention import Heard, answers, clip_table, drawn, feature_maps, top_tags, window_of
+from .recipe import SceneData
+from .system import System, UnfitSystem, load, saved
 
 SHOWN_TAGS, STEP = 6, 0.01
 ALL = "all"
-
-
-@dataclass(frozen=True)
-class Heard:
-    """Clips as the network hears them: their feature maps are computed once, their tag vectors may then be changed."""
-
-    system: System
-    feature_map: torch.Tensor | None  # [B, f, t]
-    tags: torch.Tensor  # [B, c]
-
-    @classmethod
-    def of(cls, trained: System, waveform: torch.Tensor, tags: torch.Tensor) -> "Heard":
-        """Hear pre-emphasised waveforms [B, 2, T] with the tag vectors [B, c]."""
-        with torch.no_grad(), trained.autocast():
-            return cls(trained, trained.net.eval().feature_map(waveform), tags)
-
-    def answer(self, tags: torch.Tensor | None = None, attention: bool = True) -> SceneOutput:
-        """The network's own output for these tag vectors [B, c] (none given: those that were heard).
-
-        Without ``attention``: for the map that prefers no filter, each with the mean weight h / f.
-        """
-        tags = self.tags if tags is None else tags
-        with torch.no_grad(), self.system.autocast():
-            out = self.system.net.fuse(self.feature_map, tags)
-            if attention or out.attention_map is None:
-                return out
-            level = out.attention_map.mean(-1, keepdim=True).expand_as(out.attention_map)
-            return self.system.net.fuse(self.feature_map, tags, level)
-
-
-def probabilities(out: SceneOutput) -> np.ndarray:
-    """Scene probabilities [B, scenes] of an output."""
-    return out.logits.float().softmax(1).cpu().numpy()
-
-
-def clip_table(trained: System, scenes: SceneData, judged: pd.DataFrame) -> pd.DataFrame:
-    """The test clips: row, filename, scene, city, called (by the SVM), right, and what attention changes.
-
-    ``judged``: of ``SceneData.judge``. ``change``: half the sum of the absolute differences between a clip's scene
-    probabilities with and without attention, 0 to 1.
-    """
-    test = judged[judged["split"] == "test"]
-    rows, size = scenes.corpus.rows("test"), at_a_time(scenes.device)
-    changes = []
-    for start in range(0, len(rows), size):
-        heard = Heard.of(trained, **scenes.whole(rows[start : start + size]))
-        apart = probabilities(heard.answer()) - probabilities(heard.answer(attention=False))
-        changes.append(np.abs(apart).sum(1) / 2)
-    called = np.asarray(trained.labels)[test["svm"]]
-    table = test[["filename", "city"]].assign(scene=test["scene_label"], called=called, change=np.concatenate(changes))
-    return table.assign(row=rows, right=table["scene"] == called).reset_index(drop=True)
-
-
-def maps(net: SceneNet, tags: np.ndarray) -> np.ndarray | None:
-    """Attention maps [clips, f] of tag vectors [clips, c]; None where the fusion makes none."""
-    with torch.no_grad():
-        weights = net.fusion.weights(net.fusion.read(_tensor(net, tags)))
-    return None if weights is None else weights.cpu().numpy()
-
-
-def sensitivity(net: SceneNet, tags: np.ndarray, names: list[str], by: float = 0.1) -> pd.DataFrame:
-    """By how many percent a filter's weight changes, to first order, when a tag's probability rises by ``by``.
-
-    [tags, filters]: the Jacobian of the attention map, divided by the map, the mean over the tag vectors [clips, c].
-    """
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda one: net.fusion.weights(net.fusion.read(one[None]))[0].log()))
-    parts = [jacobian(part).detach().sum(0) for part in _tensor(net, tags).split(64)]
-    return pd.DataFrame(100 * by * (sum(parts) / len(tags)).T.cpu().numpy(), index=names)
-
-
-def distances(weights: np.ndarray, scenes: np.ndarray, labels: list[str], heads: int) -> pd.DataFrame:
-    """How far apart two scenes' mean attention maps [clips, f] lie, in percent: [scenes, scenes].
-
-    Half the sum of absolute differences in each head (0: alike; 100: no filter in common), the mean over heads.
-    """
-    mean = pd.DataFrame(weights).groupby(np.asarray(labels)[scenes]).mean()
-    apart = np.abs(mean.to_numpy()[:, None] - mean.to_numpy()[None]).sum(-1) / 2 / heads
-    return pd.DataFrame(100 * apart, index=mean.index, columns=mean.index)
-
-
-def by_head(weights: np.ndarray, scenes: np.ndarray, labels: list[str], heads: int) -> pd.DataFrame:
-    """How far each head's map of a scene lies from that of all clips, in percent, as ``distances``: [scenes, heads]."""
-    mean = pd.DataFrame(weights).groupby(np.asarray(labels)[scenes]).mean()
-    apart = np.abs(mean.to_numpy() - weights.mean(0)).reshape(len(mean), heads, -1).sum(-1) / 2
-    return pd.DataFrame(100 * apart, index=mean.index, columns=[f"head {k + 1}" for k in range(heads)])
-
-
-def _tensor(net: SceneNet, tags: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(tags).to(next(net.parameters()).device)
-
-
-def what_if(heard: Heard, tags: torch.Tensor | None = None) -> Figure:
-    """The attention map and the scene probabilities for these tag vectors [1, c], beside those of the clip's own."""
-    drawn = _drawn(heard)
-    drawn.show(*_answers(heard, tags))
-    return drawn.figure
-
-
-def _drawn(heard: Heard) -> plots.WhatIf:
-    scenes, own = _answers(heard, None)
-    return plots.WhatIf(scenes, own, heard.system.heads)
-
-
-def _answers(heard: Heard, tags: torch.Tensor | None) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """Scene probabilities now, with the clip's own tags, and without attention; the attention map [f]."""
-    now = heard.answer(tags)
-    outputs = {"now": now, "own tags": heard.answer(), "no attention": heard.answer(tags, attention=False)}
-    scenes = pd.DataFrame({name: probabilities(out)[0] for name, out in outputs.items()}, index=heard.system.labels)
-    return scenes, None if now.attention_map is None else now.attention_map[0].float().cpu().numpy()
 
 
 def png(figure: Figure) -> bytes:
@@ -175,7 +65,7 @@ class WhatIf(widgets.VBox):
 
     def show(self, heard: Heard) -> None:
         """Show one clip; its feature map was computed, and stays."""
-        self.heard, self.tags, self._drawn = heard, heard.tags.clone(), _drawn(heard)
+        self.heard, self.tags, self._drawn = heard, heard.tags.clone(), drawn(heard)
         order = np.argsort(-heard.tags[0].cpu().numpy(), kind="stable")
         for one, k in zip(self.sliders, order):
             one.description = self.names[k]
@@ -192,7 +82,7 @@ class WhatIf(widgets.VBox):
 
     def draw(self) -> None:
         """Draw what the network says of the tags as they are now."""
-        scenes, now = _answers(self.heard, self.tags)
+        scenes, now = answers(self.heard, self.tags)
         self._drawn.show(scenes, now)
         self.picture.value = self._drawn.png()
         said = [
@@ -239,8 +129,8 @@ class Explorer(widgets.VBox):
         self.system, self.scenes, self.table = trained, scenes, clip_table(trained, scenes, judged)
         choose = self._chooser
         self.scene, self.city = choose("scene", self.table["scene"]), choose("city", self.table["city"])
-        self.outcome = choose("called", ["right", "wrong"])
-        self.order = widgets.Dropdown(options=["most changed by attention", "name"], description="first", style=WIDE)
+        self.outcome = choose("SVM is", ["right", "wrong"])
+        self.order = widgets.Dropdown(options=["most changed by attention", "name"], description="order", style=WIDE)
         self.clip = widgets.Dropdown(description="clip", style=WIDE, layout=LONG)
         self.audio = widgets.Audio(autoplay=False, loop=False)
         self.sound, self.tags, self.features = _picture(), _picture(), _picture()
@@ -293,15 +183,6 @@ class Explorer(widgets.VBox):
         return sound, tags, feature_maps(heard)
 
 
-def feature_maps(heard: Heard) -> Figure | None:
-    """The feature map of one clip before and after attention; None where there is no map."""
-    weights = heard.answer().attention_map
-    if weights is None:
-        return None
-    before = heard.feature_map[0].float().cpu()
-    return plots.feature_maps(before.numpy(), (before * weights[0].float().cpu()[:, None]).numpy())
-
-
 class Recordings(widgets.VBox):
     """Upload recordings, or name a file or a folder, and see what a system says of them, window by window."""
 
@@ -318,7 +199,7 @@ class Recordings(widgets.VBox):
         self.line, self.tags = _picture(), _picture()
         self.folder.observe(lambda change: self._use(), "value")
         self.upload.observe(lambda change: self._uploaded(), "value")
-        self.path.observe(lambda change: self.add(found_in(self.path.value)), "value")
+        self.path.observe(lambda change: self._named(), "value")
         self.recording.observe(lambda change: self._show(), "value")
         self.window.observe(lambda change: self._show_window(), "value")
         super().__init__()
@@ -344,6 +225,7 @@ class Recordings(widgets.VBox):
         lines = []
         for name, path in files.items():
             if path in unfit:
+                self.predictions.pop(name, None)  # of another file of this name
                 lines.append(f"✗ {unfit[path].replace(str(path), name)}")
                 continue
             self.predictions[name] = found[path]
@@ -352,6 +234,12 @@ class Recordings(widgets.VBox):
         if shown := [name for name in files if name in self.predictions]:
             _fill(self.recording, list(self.predictions), list(self.predictions).index(shown[-1]))
             self._show()
+
+    def _named(self) -> None:
+        try:
+            self.add(found_in(self.path.value))
+        except (OSError, RuntimeError) as error:  # a name too long, a user who is not there
+            self.said.value = html.escape(f"✗ {self.path.value}: {error}")
 
     def _uploaded(self) -> None:
         files = {}
@@ -375,20 +263,11 @@ class Recordings(widgets.VBox):
 
 
 def found_in(path: str) -> dict[str, Path]:
-    """The file at a path, or those of the folder there, by name."""
+    """The file at a path, or those of the folder there, by name; none for an empty path."""
+    if not str(path).strip():
+        return {}
     one = Path(path).expanduser()
     return {file.name: file for file in sorted(one.iterdir()) if file.is_file()} if one.is_dir() else {one.name: one}
-
-
-def window_of(prediction: Prediction, number: int) -> Heard:
-    """One window of a recording, as the network hears it."""
-    return Heard.of(prediction.system, *prediction.system.inputs(prediction.clip(number)[None]))
-
-
-def top_tags(prediction: Prediction, name: str) -> Figure:
-    """The most probable tags of a recording, the mean over its windows."""
-    tags = prediction.tags
-    return plots.tags({name: tags.to_numpy()}, list(tags.index), {name: set()})
 
 
 def wav(waveform: np.ndarray) -> bytes:

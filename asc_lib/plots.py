@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 sns.set_theme("notebook", "ticks", "colorblind", font_scale=0.85)
 MAP = "cividis"
@@ -27,10 +28,14 @@ def _words(name: str) -> str:
 
 
 def clip(waveform: np.ndarray, rate: int, title: str = "", events: pd.DataFrame | None = None) -> Figure:
-    """Waveform and log-mel spectrogram of a clip [channels, samples] on one time axis, its events' onsets marked."""
+    """Waveform and log-mel spectrogram of a clip on one time axis, its events' onsets marked.
+
+    ``waveform``: [channels, samples], int16 or within ±1.
+    """
     figure, axes = _figure(8, 3.8, 2, 1, sharex=True)
     wave, image = axes[:, 0]
-    mono = waveform.mean(0).astype("float32")
+    scale = 2**15 if waveform.dtype == np.int16 else 1
+    mono = waveform.mean(0).astype("float32") / scale
     librosa.display.waveshow(mono, sr=rate, ax=wave, axis="s")
     wave.set(ylabel="amplitude", xlabel="", title=title)
     mel = librosa.feature.melspectrogram(y=mono, sr=rate, n_mels=64, n_fft=4096, hop_length=1024, fmax=16_000)
@@ -39,22 +44,20 @@ def clip(waveform: np.ndarray, rate: int, title: str = "", events: pd.DataFrame 
         decibels, sr=rate, hop_length=1024, x_axis="s", y_axis="mel", fmax=16_000, ax=image, cmap=MAP, rasterized=True
     )
     image.set(ylabel="frequency (Hz)", xlabel="time (s)")
-    figure.colorbar(shown, ax=image, label="dB")
+    figure.colorbar(shown, ax=image, label="dB below the loudest")
     for number, event in enumerate([] if events is None else events.itertuples()):
         wave.axvline(event.onset, color="C1", linewidth=1)
-        height = 0.92 - 0.17 * (number % 5)
-        wave.text(event.onset, height, f" {event.tag}", transform=wave.get_xaxis_transform(), va="top", size=8)
+        height, box = 0.92 - 0.17 * (number % 5), {"facecolor": "w", "edgecolor": "none", "pad": 1, "alpha": 0.8}
+        place = {"transform": wave.get_xaxis_transform(), "va": "top", "size": 8, "bbox": box}
+        wave.text(event.onset, height, f" {_words(event.tag)}", **place)
     return figure
 
 
-def heat(table: pd.DataFrame, label: str, *, annotate: str | None = None, height: float | None = None) -> Figure:
-    """A table of numbers as a heat map; ``annotate`` is the format of the numbers in it."""
-    figure, axes = _figure(8, height or 0.9 + 0.26 * len(table))
-    bar = {"label": label}
-    sns.heatmap(
-        table, cmap=MAP, annot=annotate is not None, fmt=annotate or "", cbar_kws=bar, ax=axes[0, 0], robust=True
-    )
-    axis = axes[0, 0]
+def heat(table: pd.DataFrame, label: str, *, annotate: str = "", centre: float | None = None) -> Figure:
+    """A table of numbers as a heat map; ``annotate``: format of the numbers in it; ``centre``: where colours part."""
+    figure, axes = _figure(8, 0.9 + 0.26 * len(table))
+    axis, colours = axes[0, 0], {"cmap": MAP} if centre is None else {"cmap": "vlag", "center": centre}
+    sns.heatmap(table, annot=bool(annotate), fmt=annotate, cbar_kws={"label": label}, ax=axis, **colours)
     axis.set_xticklabels([_words(t.get_text()) for t in axis.get_xticklabels()], rotation=45, ha="right")
     axis.set_yticklabels([_words(t.get_text()) for t in axis.get_yticklabels()], rotation=0)
     axis.set(xlabel="", ylabel="")
@@ -79,6 +82,7 @@ def loss(history: pd.DataFrame) -> Figure:
     figure, axes = _figure(5, 2.4)
     fold = history["fold"].astype(str) if "fold" in history else None
     sns.lineplot(history, x="epoch", y="loss", hue=fold, ax=axes[0, 0])
+    axes[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set(ylabel="training loss")
     return figure
 
@@ -100,31 +104,14 @@ def tags(vectors: dict[str, np.ndarray], names: list[str], present: dict[str, se
 def confusion(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> Figure:
     """Confusion matrix: share of each true scene's clips that was called each scene."""
     counts = pd.crosstab(truth, predicted).reindex(index=range(len(labels)), columns=range(len(labels)), fill_value=0)
-    shares = counts.div(counts.sum(1), axis=0)
+    shares = 100 * counts.div(counts.sum(1), axis=0)
     short = [_words(label) for label in labels]
     figure, axes = _figure(6, 4.6)
-    bar = {"label": "share of the scene's clips"}
-    axis = sns.heatmap(shares, cmap=MAP, vmin=0, annot=100 * shares, fmt=".0f", cbar_kws=bar, ax=axes[0, 0])
+    bar = {"label": "% of the true scene's clips"}
+    axis = sns.heatmap(shares, cmap=MAP, vmin=0, vmax=100, annot=True, fmt=".0f", cbar_kws=bar, ax=axes[0, 0])
     axis.set_yticklabels(short, rotation=0)
     axis.set_xticklabels(short, rotation=45, ha="right")
-    axis.set(xlabel="predicted", ylabel="true", title="% of each true scene")
-    return figure
-
-
-def attention(weights: np.ndarray, heads: int, title: str = "") -> Figure:
-    """Attention map of one clip [f]: a bar a filter, heads apart; the dashed line is a head that prefers no filter."""
-    filters = len(weights)
-    figure, axes = _figure(8, 2.3)
-    axis, size = axes[0, 0], filters // heads
-    for head in range(heads):
-        span = np.arange(head * size, (head + 1) * size)
-        axis.bar(span, weights[span], width=1, color=f"C{head % 10}", label=f"head {head + 1}")
-        axis.axvline(span[-1] + 0.5, color="0.85", linewidth=0.8)
-    axis.axhline(heads / filters, color="0.3", linestyle="--", linewidth=1)
-    axis.set(xlabel="filter", ylabel="weight", title=title, xlim=(-1, filters))
-    if heads <= 8:
-        axis.legend(ncol=heads, fontsize=8)
-    sns.despine(figure)
+    axis.set(xlabel="predicted", ylabel="true")
     return figure
 
 
@@ -171,7 +158,7 @@ class WhatIf:
         axis.set_yticks(place, [_words(name) for name in scenes.index])
         axis.invert_yaxis()
         axis.set(xlabel="scene probability", xlim=(0, 1))
-        axis.legend(fontsize=8, loc="lower right")
+        axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncol=3, frameon=False)  # over no bar
         sns.despine(self.figure)
 
     def _map(self, axis: plt.Axes) -> list:
@@ -254,46 +241,58 @@ def feature_maps(before: np.ndarray, after: np.ndarray) -> Figure:
     return figure
 
 
-def accuracies(table: pd.DataFrame) -> Figure:
-    """Mean accuracy of each system with its 95 % interval (columns mean, low, high), and each seed's as a dot."""
-    figure, axes = _figure(7, 0.7 + 0.36 * len(table))
+LINES = "line: 95 % interval over locations and seeds; hollow: one seed, so over locations alone, and too narrow"
+
+
+def _intervals(table: pd.DataFrame, middle: str, low: str, high: str, note: str) -> tuple[Figure, plt.Axes]:
+    """A row a system: a dot and the line of its interval, those of controls in orange, of a single seed hollow."""
+    figure, axes = _figure(8, 0.8 + 0.3 * len(table))
     axis, place = axes[0, 0], np.arange(len(table))
-    for column, bars in (("low", -1), ("high", 1)):
-        axis.hlines(place, table["mean"], table["mean"] + bars * (table[column] - table["mean"]).abs(), color="C0")
-    axis.plot(table["mean"], place, "o", color="C0")
-    for row, values in enumerate(table["seeds"]):
-        axis.plot(values, [row] * len(values), "|", color="0.4", markersize=9)
+    colours = np.where(table["control"], "C1", "C0")
+    axis.hlines(place, table[low], table[high], color=colours, zorder=1)
+    faces = [colour if len(seeds) > 1 else "w" for colour, seeds in zip(colours, table["seeds"])]
+    axis.scatter(table[middle], place, color=faces, edgecolor=colours, zorder=2)
     axis.set_yticks(place, table.index)
-    axis.invert_yaxis()
-    axis.set(xlabel="accuracy (%)")
-    figure.suptitle("dot: mean over seeds; line: 95 % interval over locations and seeds; ticks: single seeds", size=9)
+    axis.set_ylim(len(table) - 0.5, -0.5)
+    figure.suptitle(f"{note}; orange: controls\n{LINES}", size=9)
     sns.despine(figure)
+    return figure, axis
+
+
+def accuracies(table: pd.DataFrame) -> Figure:
+    """Mean accuracy of each system with its 95 % interval (columns mean, low, high), and each seed's as a tick."""
+    figure, axis = _intervals(table, "mean", "low", "high", "dot: mean over seeds; grey ticks: single seeds")
+    for row, values in enumerate(table["seeds"]):
+        axis.plot(values, [row] * len(values), "|", color="0.4", markersize=9, zorder=0)
+    axis.set(xlabel="accuracy (%)")
     return figure
 
 
 def gains(table: pd.DataFrame) -> Figure:
     """Gain of each system over the baseline with its 95 % interval (columns gain, gain_low, gain_high), in points."""
-    table = table.dropna(subset="gain")
-    figure, axes = _figure(7, 0.7 + 0.32 * len(table))
-    axis, place = axes[0, 0], np.arange(len(table))
-    colours = ["C1" if control else "C0" for control in table["control"]]
-    axis.hlines(place, table["gain_low"], table["gain_high"], color=colours)
-    axis.scatter(table["gain"], place, color=colours, zorder=2)
+    figure, axis = _intervals(table.dropna(subset="gain"), "gain", "gain_low", "gain_high", "dot: mean over seeds")
     axis.axvline(0, color="0.3", linestyle="--", linewidth=1)
-    axis.set_yticks(place, table.index)
-    axis.invert_yaxis()
     axis.set(xlabel="gain over the baseline (percentage points)")
-    figure.suptitle("line: 95 % interval over locations and seeds; orange: controls", size=9)
-    sns.despine(figure)
     return figure
 
 
 def grids(grid: pd.DataFrame) -> Figure:
-    """A table of the paper with heads and layers: its published accuracies and the measured ones, each on its scale."""
+    """A table of the paper with heads and layers: its published accuracies and the measured ones.
+
+    Both have a scale of as many points, each around its own median.
+    """
     figure, axes = _figure(9, 2.9, 1, 2)
-    titles = {"published": "published (TAU 2019)", "mean": "measured here"}
-    for axis, (column, title) in zip(axes[0], titles.items()):
+    titles = {"published": ("published (TAU 2019)", ".2f"), "mean": ("measured here (composed scenes)", ".1f")}
+    middles = {column: grid[column].median() for column in titles}
+    half = max((grid[column] - middle).abs().max() for column, middle in middles.items())
+    for axis, (column, (title, form)) in zip(axes[0], titles.items()):
         shown = grid.pivot(index="heads", columns="layers", values=column).astype(float)
-        sns.heatmap(shown, cmap=MAP, annot=True, fmt=".1f", cbar_kws={"label": "accuracy (%)"}, ax=axis)
+        options = {
+            "vmin": middles[column] - half,
+            "vmax": middles[column] + half,
+            "cbar_kws": {"label": "accuracy (%)"},
+        }
+        sns.heatmap(shown, cmap=MAP, annot=True, fmt=form, ax=axis, **options)
         axis.set(title=title, xlabel="transform layers", ylabel="heads")
+        axis.tick_params("y", rotation=0)
     return figure

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import zipfile
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 import torch
 
 from . import svm
-from .artefacts import data_root, fingerprint, results_root, write_text, written_whole
+from .artefacts import data_root, fingerprint, first_line, results_root, write_text, written_whole
 from .corpora import SceneCorpus, TagCorpus, name_of
 from .experiment import Settings
 from .metrics import accuracy, interval
@@ -82,6 +83,24 @@ def summary(judged: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
             "kernel": svm.KERNEL,
         }
     return found
+
+
+def figures(judged: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """``summary`` as text, a column a test set: accuracies in %."""
+    columns = {}
+    for name, found in summary(judged, history).items():
+        low, high = found["interval"]
+        other = {kernel: value for kernel, value in found["accuracy_by_kernel"].items() if kernel != found["kernel"]}
+        columns[name] = {
+            "clips (locations)": f"{found['clips']} ({found['locations']})",
+            f"accuracy %, SVM with {found['kernel']} kernel [95 %]": (
+                f"{100 * found['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+            ),
+            **{f"with {kernel} kernel": f"{100 * value:.1f}" for kernel, value in other.items()},
+            "softmax of the network": f"{100 * found['accuracy_softmax']:.1f}",
+            f"best on test, of {found['choices']} choices": f"{100 * found['accuracy_paper_protocol']:.1f}",
+        }
+    return pd.DataFrame(columns).rename(columns={"test": "official list", "test_all": "all clips outside training"})
 
 
 def write_scene_record(
@@ -162,16 +181,29 @@ def _write(path: Path, record: dict, history: pd.DataFrame) -> Path:
 
 
 def read_records(data: str, root: Path | None = None) -> list[dict]:
-    """All records of a data set under ``ASC_RESULTS`` (or ``root``), by name."""
-    folder = (root or results_root()) / name_of(data) / "records"
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("[!.]*.json"))]
+    """All records of a data set under ``ASC_RESULTS`` (or ``root``), by name. Raises ValueError for a damaged one."""
+    folder, found = (root or results_root()) / name_of(data) / "records", []
+    for path in sorted(folder.glob("[!.]*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or not {"run", "system", "parameters"} <= record.keys():
+            raise ValueError(f"{path} is not a whole record: remove it, and run its cell again")
+        found.append(record)
+    return found
 
 
 def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFrame:
     """The judged clips of a run: filename, location, city, split, truth, svm and softmax (indices of scenes).
 
-    Of a tagger's run: fname, recording, labels (their number), lrap, lrap_stage_1 and top.
+    Of a tagger's run: fname, recording, labels (their number), lrap, lrap_stage_1 and top. Raises ValueError, naming
+    the file, where it is missing or damaged.
     """
     path = (root or results_root()) / name_of(data) / "records" / f"{run}.npz"
-    with np.load(path, allow_pickle=False) as columns:
-        return pd.DataFrame({name: columns[name] for name in columns.files})
+    try:
+        with np.load(path, allow_pickle=False) as columns:
+            return pd.DataFrame({name: columns[name] for name in columns.files})
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        remedy = f"remove the record {path.stem}.json, and run its cell again"
+        raise ValueError(f"{path} cannot be read ({first_line(error)}): {remedy}") from None

@@ -28,7 +28,8 @@ class Comparison:
 def bootstrap(systems: list[np.ndarray], places: np.ndarray, seed: int = 0) -> np.ndarray:
     """Accuracies [systems, draws] in ``DRAWS`` draws of places, the same for all systems, and of each system's seeds.
 
-    ``systems``: ``correct`` [seeds, clips] of each; ``places``: of every clip. NaN where there is one place only.
+    ``systems``: ``correct`` [seeds, clips] of each; ``places``: of every clip. NaN where there is one place only. Of n
+    seeds n - 1 are drawn, which gives the mean's variance without bias; a single seed says nothing of other trainings.
     """
     rng = np.random.default_rng(seed)
     names, place = np.unique(places, return_inverse=True)
@@ -39,7 +40,8 @@ def bootstrap(systems: list[np.ndarray], places: np.ndarray, seed: int = 0) -> n
     found = []
     for correct in systems:
         of_place = np.stack([np.bincount(place, row, len(names)) for row in correct])  # [seeds, places]
-        seeds = rng.multinomial(len(correct), np.full(len(correct), 1 / len(correct)), size=DRAWS) / len(correct)
+        some = max(len(correct) - 1, 1)
+        seeds = rng.multinomial(some, np.full(len(correct), 1 / len(correct)), size=DRAWS) / some
         found.append(np.einsum("ds,sp,dp->d", seeds, of_place, drawn, optimize=True) / clips)
     return np.stack(found)
 
@@ -71,7 +73,12 @@ def compare(system: np.ndarray, other: np.ndarray, places: np.ndarray) -> Compar
 
 
 def mcnemar(system: np.ndarray, other: np.ndarray) -> float:
-    """Exact p of McNemar's test on the clips that one system gets right and the other does not."""
+    """Exact p of McNemar's test on the clips that one system gets right and the other does not, by majority of seeds.
+
+    NaN where they differ in the number of seeds: a majority of five is right more often than a single training.
+    """
+    if len(system) != len(other):
+        return np.nan
     right, other_right = system.mean(0) > 0.5, other.mean(0) > 0.5
     only, only_other = int(np.sum(right & ~other_right)), int(np.sum(other_right & ~right))
     return float(binomtest(only, only + only_other).pvalue) if only + only_other else 1.0

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,6 @@ import pandas as pd
 import safetensors.torch
 import torch
 from sklearn.svm import SVC
-from torch import nn
 
 from . import audio, hub_tagger, store, tables
 from .artefacts import REPOSITORY, data_root, fingerprint, first_line, results_root, write_text, written_whole
@@ -126,7 +124,7 @@ class System:
             try:
                 found[path] = self.predict(path)
             except (audio.AudioError, OSError) as error:
-                unfit[path] = first_line(error)
+                unfit[path] = " ".join(str(error).split())
         return found, unfit
 
 
@@ -255,7 +253,9 @@ def _link(source: str, target: str) -> None:
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    )
 
 
 def _digest(path: Path) -> str:
@@ -322,7 +322,7 @@ def _about(folder: Path) -> dict:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         version, files = about["version"], about["files"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         refuse(f"{ABOUT} is cut short or damaged: save the system again")
     if version != VERSION:
         refuse(f"its layout has version {version}, this code reads {VERSION}: train it again, or use the code of then")
@@ -373,54 +373,3 @@ def default_system(data: str = "mini") -> Path:
         if done.returncode:
             raise UnfitSystem(f"notebook 05 failed, see {output}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     return path
-
-
-class _Whole(nn.Module):
-    """Waveform within ±1 and tag vector to probabilities, code and attention map: what the ONNX model computes."""
-
-    def __init__(self, net: SceneNet):
-        super().__init__()
-        self.net = net
-
-    def forward(self, waveform: torch.Tensor, tags: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        out = self.net(audio.pre_emphasis(waveform), tags)
-        whole = out.logits.softmax(1), out.code
-        return whole if out.attention_map is None else (*whole, out.attention_map)
-
-
-def export_onnx(system: System, path: Path) -> dict[str, float]:
-    """Write pre-emphasis, front-end, fusion and softmax as one ONNX model; return how far it lies from torch.
-
-    Inputs: ``waveform`` [B, 2, T], within ±1 at 48 kHz, and ``tags`` [B, c] (where the network reads any); outputs:
-    ``probabilities`` [B, scenes], ``code`` and, with attention, ``attention_map`` [B, f]. The result is the largest
-    absolute difference of each output, from onnxruntime, on noise. Raises UnfitSystem where the packages of the extra
-    ``onnx`` are missing, or a difference of probabilities or map is above 1e-4.
-    """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  (torch's exporter needs it)
-    except ImportError:
-        raise UnfitSystem("an ONNX model needs more packages: pip install -e '.[onnx]'") from None
-    whole, samples = _Whole(system.to("cpu").net).eval(), system.about["test_samples"] + 1
-    noise = torch.Generator().manual_seed(0)
-    waveform = 0.2 * torch.rand(2, 2, samples, generator=noise) - 0.1
-    tags = torch.rand(2, system.about["n_tags"], generator=noise)
-    batch = torch.export.Dim("batch")
-    with torch.no_grad():
-        expected = whole(waveform, tags)
-    names = ["probabilities", "code", "attention_map"][: len(expected)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
-        model = torch.onnx.export(
-            whole, (waveform, tags), input_names=["waveform", "tags"], output_names=names, dynamo=True, verbose=False,
-            dynamic_shapes={"waveform": {0: batch}, "tags": {0: batch}}, external_data=False,
-        )  # fmt: skip
-    with written_whole(path) as temporary:
-        model.save(temporary)
-        session = onnxruntime.InferenceSession(str(temporary))
-        inputs = {"waveform": waveform.numpy(), "tags": tags.numpy()}
-        found = session.run(names, {one.name: inputs[one.name] for one in session.get_inputs()})
-        apart = {name: float(np.abs(a - b.numpy()).max()) for name, a, b in zip(names, found, expected)}
-        if max(apart[name] for name in names if name != "code") > 1e-4:
-            raise UnfitSystem(f"{path} was not written: onnxruntime differs from torch by {apart}")
-    return apart

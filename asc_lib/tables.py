@@ -1,5 +1,6 @@
 """Tables of what was measured, drawn from records only, beside what the paper published for TAU 2019."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ NOTEBOOK_OF = {
     "combined_shared": "05_combined",
 }
 CONTROL_TAGS = ("shuffled", "constant", "true")
+GAIN = ("gain", "gain_low", "gain_high")
+GRIDS = (2, 3, 4, 5)
+DRAWN = ("systems", "evidence", "contrasts", "taggers", "by_scene", "by_city", *(f"table{number}" for number in GRIDS))
 QUESTIONS = {
     "baseline": "How far does the waveform alone lead?",
     "codecat": "Do tags help beside the code?",
@@ -88,17 +92,39 @@ class Runs:
 
 
 def systems(data: str, root: Path | None = None) -> dict[tuple, Runs]:
-    """The scene runs with records, by what makes them comparable: system and sizes, what was changed, data, tags."""
+    """The scene runs with records, by what makes them comparable: system and sizes, what was changed, data, tags.
+
+    Raises ValueError, naming them, for two records of the same run, and for predictions that are not a record's.
+    """
     groups: dict[tuple, dict[int, dict]] = {}
     for record in read_records(data, root):
-        if record["system"] != "tagger":
-            groups.setdefault(_kind(record), {})[record["parameters"]["seed"]] = record
+        if record["system"] == "tagger":
+            continue
+        first = groups.setdefault(_kind(record), {}).setdefault(record["parameters"]["seed"], record)
+        if first is not record:
+            raise ValueError(f"{first['run']} and {record['run']} differ in their recipe alone: remove one record")
     found = {}
     for kind, by_seed in groups.items():
         records = [by_seed[seed] for seed in sorted(by_seed)]
-        clips = [read_predictions(record["run"], data, root).query("split == 'test'") for record in records]
-        found[kind] = Runs(records, [table.sort_values("filename", ignore_index=True) for table in clips])
+        found[kind] = Runs(records, [_judged(record, data, root) for record in records])
     return found
+
+
+def _judged(record: dict, data: str, root: Path | None) -> pd.DataFrame:
+    clips = read_predictions(record["run"], data, root).query("split == 'test'")
+    if not np.isclose((clips["truth"] == clips["svm"]).mean(), record["test"]["accuracy"]):
+        raise ValueError(f"{record['run']}.npz is not what its record says: remove both, and run its cell again")
+    return clips.sort_values("filename", ignore_index=True)
+
+
+def _names(found: dict[tuple, Runs]) -> dict[tuple, str]:
+    """A name for each kind; two of one name are told apart by the fingerprints of their data and tags."""
+    names = {kind: ", ".join(filter(None, kind[:2])) for kind in found}
+    twice = {name for name, number in Counter(names.values()).items() if number > 1}
+    return {
+        kind: f"{name}, data {kind[2]}" + (f", tags {kind[3]}" if kind[3] else "") if name in twice else name
+        for kind, name in names.items()
+    }
 
 
 def _kind(record: dict) -> tuple:
@@ -130,19 +156,24 @@ def measured(data: str, root: Path | None = None) -> pd.DataFrame:
     ``mean``, ``std`` over ``seeds``; ``low`` and ``high``: 95 %, bootstrap over locations and seeds. ``gain`` to
     ``low``/``high`` beside it: the same of the difference, clip by clip, to the baseline with the same data and
     settings; ``p``: its test, ``p_holm`` corrected for all comparisons of this table; ``mcnemar``: blind to locations;
-    ``detectable``: the smallest gain that had an 80 % chance of being found.
+    ``detectable``: the smallest gain that had an 80 % chance of being found. With one seed, intervals are over
+    locations alone, and there is no ``p``: one training cannot tell what another would have given.
     """
     found = systems(data, root)
-    rows = [_row(kind, runs, found.get(("baseline", *kind[1:-1], None))) for kind, runs in found.items()]
+    names = _names(found)
+    rows = [
+        {"system": names[kind]} | _row(kind, runs, found.get(("baseline", *kind[1:-1], None)))
+        for kind, runs in found.items()
+    ]
     if not rows:
         return pd.DataFrame()
     table = pd.DataFrame(rows).assign(p_holm=lambda t: holm(t["p"]))
-    return table.sort_values(["control", "table", "system"], kind="stable").set_index("system")
+    return table.sort_values(["control", "table", "fusion", *SIZES], kind="stable").set_index("system")
 
 
 def _row(kind: tuple, runs: Runs, baseline: Runs | None) -> dict:
     first = runs.first
-    row = {"system": ", ".join(filter(None, kind[:2])), "table": first["table"], "command": runs.command}
+    row = {"table": first["table"], "command": runs.command}
     row["control"] = first["table"] is None or runs.tags in CONTROL_TAGS
     row |= {size: first["parameters"].get(size) for size in SIZES} | {"fusion": first["system"], "tags": runs.tags}
     row |= {"n_parameters": first["n_parameters"], "macs": first["macs"]}
@@ -160,8 +191,10 @@ def _row(kind: tuple, runs: Runs, baseline: Runs | None) -> dict:
 def _compared(runs: Runs, other: Runs) -> dict[str, float]:
     found = compare(runs.correct, other.correct, runs.places)
     low, high = (100 * bound for bound in found.interval)
-    gain = {"gain": 100 * found.difference, "gain_low": low, "gain_high": high, "detectable": 100 * found.detectable}
-    return gain | {"p": found.p, "mcnemar": found.mcnemar}
+    gain = {"gain": 100 * found.difference, "gain_low": low, "gain_high": high, "mcnemar": found.mcnemar}
+    if min(len(runs.records), len(other.records)) < 2:
+        return gain | {"detectable": np.nan, "p": np.nan}
+    return gain | {"detectable": 100 * found.detectable, "p": found.p}
 
 
 def contrasts(data: str, root: Path | None = None) -> pd.DataFrame:
@@ -189,18 +222,19 @@ def paper_table(number: int, here: pd.DataFrame) -> pd.DataFrame:
         return cells.assign(mean=np.nan).set_index("fusion")
     here = here[~here["control"] & ~here.index.str.contains("epochs|front_end|threads|precision")]
     columns = ["fusion", *SIZES, "mean", "std", "low", "high", "gain", "gain_low", "gain_high", "p", "seeds"]
-    here = here.reset_index()[columns].astype({size: "Int64" for size in SIZES})
+    here = here.reset_index().reindex(columns=columns).astype({size: "Int64" for size in SIZES})
     table = cells.merge(here, "left", ["fusion", *SIZES])
     return table.assign(p_holm=holm(table["p"])).set_index("fusion")
 
 
 def by(column: str, data: str, root: Path | None = None) -> pd.DataFrame:
     """Accuracy in % of each system (rows) on the test clips of each scene or city (``column``: "scene" or "city")."""
-    rows = {}
-    for kind, runs in systems(data, root).items():
+    rows, found = {}, systems(data, root)
+    names = _names(found)
+    for kind, runs in found.items():
         clips, labels = runs.predictions[0], np.asarray(runs.first["labels"])
         groups = labels[clips["truth"]] if column == "scene" else clips["city"].to_numpy()
-        rows[", ".join(filter(None, kind[:2]))] = pd.Series(100 * runs.correct.mean(0)).groupby(groups).mean()
+        rows[names[kind]] = pd.Series(100 * runs.correct.mean(0)).groupby(groups).mean()
     return pd.DataFrame(rows).T
 
 
@@ -208,13 +242,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The columns a reader wants, as text: accuracy ± deviation [interval], gain [interval], its test, sizes."""
     if table.empty:
         return table
-    span, signed = "{:.1f} [{:.1f}, {:.1f}]".format, "{:+.1f} [{:+.1f}, {:+.1f}]".format
-    gains = table.reindex(columns=["gain", "gain_low", "gain_high"])
     out = pd.DataFrame(index=table.index)
     out["seeds"] = table["seeds"].map(len)
-    out["accuracy % [95 %]"] = [span(*row) for row in table[["mean", "low", "high"]].to_numpy()]
+    out["accuracy % [95 %]"] = _spans(table, "mean", "low", "high")
     out["± over seeds"] = table["std"].map("{:.1f}".format).replace("nan", "")
-    out["gain over baseline [95 %]"] = ["" if np.isnan(row[0]) else signed(*row) for row in gains.to_numpy(float)]
+    out["gain over baseline [95 %]"] = _spans(table, *GAIN, sign="+")
     for column, name in (("p_holm", "p (Holm)"), ("mcnemar", "McNemar, by clip"), ("detectable", "detectable gain")):
         values = table.reindex(columns=[column])[column]
         out[name] = values.map(_p if column != "detectable" else "{:.1f}".format).replace("nan", "")
@@ -224,6 +256,15 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     out["parameters"] = table["n_parameters"].map("{:,}".format)
     out["MMAC a clip"] = (table["macs"] / 1e6).map("{:.0f}".format)
     return out
+
+
+def _spans(table: pd.DataFrame, middle: str, low: str, high: str, sign: str = "") -> list[str]:
+    """A figure and its interval as text; empty where there is none, the figure alone where it has no interval."""
+    form, texts = f"{{:{sign}.1f}}".format, []
+    for value, *bounds in table.reindex(columns=[middle, low, high]).to_numpy(float):
+        span = "" if np.isnan(bounds).any() else f" [{', '.join(map(form, bounds))}]"
+        texts.append("" if np.isnan(value) else form(value) + span)
+    return texts
 
 
 def brief(readable: pd.DataFrame) -> pd.DataFrame:
@@ -240,10 +281,9 @@ def readable_contrasts(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return table
     out = table[["tags", "against"]].copy()
-    signed = "{:+.1f} [{:+.1f}, {:+.1f}]".format
-    out["difference [95 %]"] = [signed(*row) for row in table[["gain", "gain_low", "gain_high"]].to_numpy(float)]
-    out["p (Holm)"] = table["p_holm"].map(_p)
-    out["detectable"] = table["detectable"].map("{:.1f}".format)
+    out["difference [95 %]"] = _spans(table, *GAIN, sign="+")
+    out["p (Holm)"] = table["p_holm"].map(_p).replace("nan", "")
+    out["detectable"] = table["detectable"].map("{:.1f}".format).replace("nan", "")
     return out
 
 
@@ -285,13 +325,11 @@ def _lwlrap(judged: pd.DataFrame, values: pd.Series) -> tuple[float, float, floa
 def evidence(table: pd.DataFrame) -> pd.DataFrame:
     """A row a system of ``measured``: the question, the figure that answers it, and the command of its first seed."""
     rows = []
-    for system, row in table.iterrows():
-        figure = f"{row['mean']:.1f} %"
-        if not np.isnan(row.get("gain", np.nan)):
-            figure += f", {row['gain']:+.1f} [{row['gain_low']:+.1f}, {row['gain_high']:+.1f}]"
+    for (system, row), gain in zip(table.iterrows(), _spans(table, *GAIN, sign="+")):
+        figure = f"{row['mean']:.1f} %" + (f", {gain}" if gain else "")
         question = QUESTIONS.get(row["tags"]) or QUESTIONS.get(row["fusion"], "What does this fusion give?")
         rows.append({"question": question, "system": system, "figure": figure, "command": row["command"]})
-    return pd.DataFrame(rows).set_index("question")
+    return pd.DataFrame(rows, columns=["question", "system", "figure", "command"]).set_index("question")
 
 
 def drawn(data: str, root: Path | None = None) -> dict[str, str]:
@@ -300,7 +338,7 @@ def drawn(data: str, root: Path | None = None) -> dict[str, str]:
     found = {"systems": readable(table), "evidence": evidence(table)}
     found |= {"contrasts": readable_contrasts(contrasts(data, root)), "taggers": taggers(data, root)}
     found |= {f"by_{column}": by(column, data, root).round(1).rename_axis("system") for column in ("scene", "city")}
-    grids = {f"table{number}": paper_table(number, table) for number in (2, 3, 4, 5)}
+    grids = {f"table{number}": paper_table(number, table) for number in GRIDS}
     found |= {name: readable_grid(grid) for name, grid in grids.items() if grid["mean"].notna().any()}
     return {f"{name}.csv": some.to_csv() for name, some in found.items() if len(some)}
 
@@ -309,10 +347,8 @@ def readable_grid(grid: pd.DataFrame) -> pd.DataFrame:
     """``paper_table`` as text, without the sizes that the table does not vary."""
     out = grid[[size for size in SIZES if grid[size].notna().any()]].copy()
     out["published, TAU 2019"] = grid["published"].map("{:.2f}".format)
-    measured_ = grid[["mean", "low", "high"]].to_numpy(float)
-    out["measured % [95 %]"] = ["" if np.isnan(row[0]) else "{:.1f} [{:.1f}, {:.1f}]".format(*row) for row in measured_]
-    gains = grid[["gain", "gain_low", "gain_high"]].to_numpy(float)
-    out["gain [95 %]"] = ["" if np.isnan(row[0]) else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*row) for row in gains]
+    out["measured % [95 %]"] = _spans(grid, "mean", "low", "high")
+    out["gain [95 %]"] = _spans(grid, *GAIN, sign="+")
     out["p (Holm)"] = grid["p_holm"].map(_p).replace("nan", "")
     return out
 

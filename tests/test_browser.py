@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from asc_lib import corpora, explorer, store, system
+from asc_lib import attention, corpora, explorer, store, system
 from asc_lib.artefacts import REPOSITORY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -128,9 +128,9 @@ def said(page) -> str:
     return page.locator(".widget-html-content >> text=own tags").last.inner_text()
 
 
-def expected(heard: explorer.Heard, tags: torch.Tensor) -> str:
+def expected(heard: attention.Heard, tags: torch.Tensor) -> str:
     """The three most probable scenes, in the words of the page."""
-    now, own = (explorer.probabilities(heard.answer(one))[0] for one in (tags, None))
+    now, own = (attention.probabilities(heard.answer(one))[0] for one in (tags, None))
     best = np.argsort(-now)[:3]
     labels = heard.system.labels
     return ", ".join(f"{labels[k]} {100 * now[k]:.1f} % (own tags: {100 * own[k]:.1f} %)" for k in best)
@@ -144,7 +144,7 @@ def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
     clip = page.locator(".widget-dropdown:has(label:text-is('clip')) select")
     name = clip.evaluate("menu => menu.options[menu.selectedIndex].text").split(":")[0]
     row = corpus.clips.index[corpus.clips["filename"] == name][0]
-    heard = explorer.Heard.of(trained, *trained.inputs(np.array(store.pack(corpus).waveforms[row])[None]))
+    heard = attention.Heard.of(trained, *trained.inputs(np.array(store.pack(corpus).waveforms[row])[None]))
     assert said(page) == expected(heard, heard.tags)
     screenshots(page, "explorer")
 
@@ -202,6 +202,6 @@ def test_an_uploaded_recording_gets_its_prediction(lab, page):
     trained = system.load(folder, "cpu")
     predicted = trained.predict(recording)
     page.locator(f".widget-html-content >> text='mine.wav: {predicted.scene}'").wait_for()
-    heard = explorer.window_of(predicted, 0)
+    heard = attention.window_of(predicted, 0)
     page.locator(f".widget-html-content >> text={expected(heard, heard.tags)}").wait_for()
     screenshots(page, "recordings")

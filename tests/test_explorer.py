@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from asc_lib import explorer, plots
-from asc_lib.explorer import Explorer, Heard, Recordings, WhatIf
+from asc_lib import attention, explorer, plots
+from asc_lib.attention import Heard
+from asc_lib.explorer import Explorer, Recordings, WhatIf
 from asc_lib.scene_net import SceneNet
 from asc_lib.system import load
 
@@ -63,7 +64,7 @@ def test_a_slider_moves_one_tag_and_reset_brings_back_the_stored_value(trained, 
     assert view.tags[0, k] == 0 and torch.equal(view.tags[0, :k], heard.tags[0, :k])
     assert torch.equal(view.tags[0, k + 1 :], heard.tags[0, k + 1 :])
     assert view.picture.value != before[0] and f"changed: {trained.tags[k]}" in view.readout.value
-    now = explorer.probabilities(heard.answer(view.tags))[0]
+    now = attention.probabilities(heard.answer(view.tags))[0]
     assert f"<b>{trained.labels[now.argmax()]}</b> {100 * now.max():.1f} %" in view.readout.value
     view.reset()
     assert torch.equal(view.tags, heard.tags) and view.sliders[0].value == float(heard.tags[0, k])
@@ -92,8 +93,8 @@ def test_any_tag_by_its_name(trained, heard):
 def test_the_picture_drawn_again_is_the_picture_drawn_anew(trained, heard):
     tags = heard.tags.clone()
     tags[0, 3] = 1.0
-    scenes, own = explorer._answers(heard, None)
-    changed, now = explorer._answers(heard, tags)
+    scenes, own = attention.answers(heard, None)
+    changed, now = attention.answers(heard, tags)
     first, again = plots.WhatIf(scenes, own, 2), plots.WhatIf(scenes, own, 2)
     stored = first.png()
     again.show(changed, now)
@@ -108,10 +109,9 @@ def test_without_an_attention_map_the_probabilities_are_drawn_alone(trained):
     net = SceneNet(12, 10, "narrow", "codecat").eval()
     other = type(trained)(net, None, None, trained.about)
     heard = Heard.of(other, torch.randn(1, 2, 48_000), torch.rand(1, 12))
-    assert (
-        heard.answer(attention=False).attention_map is None and explorer.maps(net, np.zeros((2, 12), "float32")) is None
-    )
-    assert len(explorer.what_if(heard).axes) == 1 and explorer.feature_maps(heard) is None
+    assert heard.answer(attention=False).attention_map is None
+    assert attention.maps(net, np.zeros((2, 12), "float32")) is None
+    assert len(attention.what_if(heard).axes) == 1 and attention.feature_maps(heard) is None
     view = WhatIf(trained.tags)
     view.show(heard)
     view.sliders[0].value = 0.5
@@ -120,32 +120,32 @@ def test_without_an_attention_map_the_probabilities_are_drawn_alone(trained):
 
 def test_sensitivity_is_the_slope_of_the_map(trained, saved):
     tags = saved.vectors.values[:70]  # more than one part
-    found = explorer.sensitivity(trained.net, tags, trained.tags)
+    found = attention.sensitivity(trained.net, tags, trained.tags)
     k, step = 4, 1e-2
     up, down = tags.copy(), tags.copy()
     up[:, k] += step
     down[:, k] -= step
-    slope = (explorer.maps(trained.net, up) - explorer.maps(trained.net, down)) / (2 * step)
-    by_hand = 100 * 0.1 * (slope / explorer.maps(trained.net, tags)).mean(0)
+    slope = (attention.maps(trained.net, up) - attention.maps(trained.net, down)) / (2 * step)
+    by_hand = 100 * 0.1 * (slope / attention.maps(trained.net, tags)).mean(0)
     assert found.shape == (12, 128) and np.allclose(found.iloc[k], by_hand, atol=0.02)
     assert found.iloc[k].abs().max() > 0.1
 
 
 def test_distances_by_hand():
     weights = np.array([[1.0, 0, 0.5, 0.5], [1.0, 0, 0.5, 0.5], [0, 1.0, 0.5, 0.5]])
-    apart = explorer.distances(weights, np.array([0, 0, 1]), ["bus", "park"], heads=2)
+    apart = attention.distances(weights, np.array([0, 0, 1]), ["bus", "park"], heads=2)
     assert apart.loc["bus", "park"] == 50 and apart.loc["bus", "bus"] == 0  # one head apart, one alike
-    heads = explorer.by_head(weights, np.array([0, 0, 1]), ["bus", "park"], heads=2)
+    heads = attention.by_head(weights, np.array([0, 0, 1]), ["bus", "park"], heads=2)
     assert heads.loc["bus"].tolist() == pytest.approx([100 / 3, 0])
     assert heads.loc["park"].tolist() == pytest.approx([200 / 3, 0])
 
 
 def test_the_table_of_clips(trained, saved):
-    table = explorer.clip_table(trained, saved.scenes, saved.judged)
+    table = attention.clip_table(trained, saved.scenes, saved.judged)
     rows = saved.scenes.corpus.rows("test")
     assert table["row"].tolist() == rows.tolist() and table["change"].between(0, 1).all() and table["change"].max() > 0
     one = Heard.of(trained, **saved.scenes.whole(rows[3:4]))
-    apart = explorer.probabilities(one.answer()) - explorer.probabilities(one.answer(attention=False))
+    apart = attention.probabilities(one.answer()) - attention.probabilities(one.answer(attention=False))
     assert table["change"][3] == pytest.approx(np.abs(apart).sum() / 2, abs=1e-6)
     assert (table["called"] == table["scene"]).equals(table["right"])
 
@@ -182,3 +182,7 @@ def test_recordings_are_classified_or_named_with_their_reason(saved, tmp_path):
     assert view.recording.value == "up.wav" and view.said.value.startswith("up.wav: ")
     view.path.value = str(tmp_path / "nowhere.wav")
     assert "is missing" in view.said.value and view.recording.value == "up.wav"
+    for path in ("~nobody-of-this-name/x", "a" * 300, " "):
+        view.path.value = path
+        assert view.said.value.startswith("✗ ") or view.said.value == "no file there"
+    assert list(view.predictions) == ["<b>good.wav", "up.wav"]

@@ -40,7 +40,7 @@ def test_seeds_are_drawn_too():
     """Every clip of a seed is right or wrong: all that varies is the seed, as scipy's bootstrap of the mean sees it."""
     shares = np.array([0, 1, 1, 0, 1, 1.0])
     draws = stats.bootstrap([np.repeat(shares[:, None], 50, 1)], np.arange(50))[0]
-    assert draws.std() == pytest.approx(shares.std() / np.sqrt(6), rel=0.03)
+    assert draws.std() == pytest.approx(shares.std(ddof=1) / np.sqrt(6), rel=0.03)
     one_seed = stats.bootstrap([np.ones((1, 50))], np.arange(50))[0]
     assert (one_seed == 1).all()
 
@@ -87,10 +87,25 @@ def test_mcnemar_by_hand():
 
 
 def test_mcnemar_goes_by_the_majority_of_seeds_and_a_tie_is_not_right():
-    one, two = np.array([[1, 1], [1, 0], [0, 0]]), np.array([[0, 0], [1, 0]])
-    assert stats.mcnemar(one, two) == 1.0  # one clip: 2 of 3 against 1 of 2
-    wide = np.repeat([[1], [1], [0]], 12, 1)
-    assert stats.mcnemar(wide, np.repeat([[0], [1]], 12, 1)) == pytest.approx(2 / 2**12)
+    one, two = np.repeat([[1], [1]], 12, 1), np.repeat([[0], [1]], 12, 1)
+    assert stats.mcnemar(one, two) == pytest.approx(2 / 2**12)  # 2 of 2 against 1 of 2
+    assert stats.mcnemar(np.vstack([two, one]), np.vstack([two, two])) == pytest.approx(2 / 2**12)  # 3 of 4, 2 of 4
+
+
+def test_mcnemar_does_not_compare_a_majority_with_a_single_training():
+    rng = np.random.default_rng(5)
+    assert np.isnan(stats.mcnemar(outcome(rng, 0.6, 1), outcome(rng, 0.6, 5)))
+
+
+def test_with_two_seeds_false_alarms_are_not_many():
+    """Two systems that are equally good on average, whose trainings differ by 8 points, at 60 places of two clips."""
+    rng, alarms = np.random.default_rng(6), 0
+    places = np.repeat(np.arange(60), 2)
+    for _ in range(100):
+        hard = rng.normal(0.6, 0.2, 60)[places]
+        one, two = ((rng.random((2, 120)) < hard + rng.normal(0, 0.08, (2, 1))) * 1.0 for _ in range(2))
+        alarms += stats.compare(one, two, places).p < 0.05
+    assert alarms <= 12  # drawing two of two seeds gave 15
 
 
 def test_holm_by_hand():

@@ -101,6 +101,19 @@ def test_a_spoilt_folder_is_refused_with_its_reason(folder, name, spoil, agree, 
     assert message in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_linked_folder_is_refused(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnfitSystem, match="it holds more, which was not saved with it"):
+        load(folder)
+
+
+@pytest.mark.parametrize("device", ["xpu", "meta", "cuda:99"])
+def test_a_device_that_is_not_there(saved, tmp_path, device):
+    done = CliRunner().invoke(cli.app, ["predict", "x.wav", "--system", str(saved.folder), "--device", device])
+    assert done.exit_code == 1 and f"'device' is '{device}'" in str(done.exception)
+
+
 def test_other_versions_and_unknown_networks_are_refused(folder):
     sealed(folder, version=99)
     with pytest.raises(UnfitSystem, match="has version 99, this code reads 1"):

@@ -121,7 +121,85 @@ def test_a_table_that_records_do_not_give_is_found(root, monkeypatch):
     assert checked.exit_code == 0 and "tables in" in checked.output
     path = root / "mini" / "contrasts.csv"
     path.write_text(path.read_text().replace("+25.0", "+26.0"))
-    (root / "mini" / "table9.csv").write_text("typed by hand")
+    (root / "mini" / "taggers.csv").write_text("typed by hand")
+    (root / "mini" / "mine.csv").write_text("of one's own")
     checked = run(app, ["tables", "--data", "mini", "--check"])
     assert checked.exit_code == 1
-    assert "not what the records give: contrasts.csv, table9.csv in" in str(checked.exception) + checked.output
+    assert "not what the records give: contrasts.csv, taggers.csv in" in str(checked.exception) + checked.output
+    assert run(app, ["tables", "--data", "mini"]).exit_code == 0
+    assert run(app, ["tables", "--data", "mini", "--check"]).exit_code == 0
+    assert not (root / "mini" / "taggers.csv").exists() and (root / "mini" / "mine.csv").exists()
+
+
+def test_one_seed_has_an_interval_and_no_test(root):
+    row = tables.measured("mini", root).loc["combined shared, 4 heads, 3 layers"]
+    assert row["gain_low"] < row["gain"] < row["gain_high"] and np.isnan([row["p"], row["detectable"]]).all()
+    shown = tables.readable(tables.measured("mini", root)).loc["combined shared, 4 heads, 3 layers"]
+    assert shown["p (Holm)"] == shown["detectable gain"] == shown["McNemar, by clip"] == ""
+
+
+@pytest.mark.parametrize("kept", ["baseline", "attention", "nothing"])
+def test_any_part_of_the_records_gives_its_tables(root, kept, monkeypatch):
+    monkeypatch.setenv("ASC_RESULTS", str(root))
+    for path in (root / "mini" / "records").iterdir():
+        if f"mini-{kept}-tagger" not in path.name:
+            path.unlink()
+    done = CliRunner().invoke(app, ["tables", "--data", "mini"])
+    if kept == "nothing":
+        assert done.exit_code == 1 and "no record in" in done.output + str(done.exception)
+    else:
+        assert done.exit_code == 0 and kept in done.output and "nan" not in done.output
+        assert CliRunner().invoke(app, ["tables", "--data", "mini", "--check"]).exit_code == 0
+
+
+def test_one_place_leaves_the_figure_alone(root, monkeypatch):
+    for path in (root / "mini" / "records").glob("*.npz"):
+        with np.load(path) as columns:
+            changed = dict(columns) | {"location": np.array(["one"] * CLIPS)}
+        np.savez(path, **changed)
+    shown = tables.readable(tables.measured("mini", root))
+    assert shown.loc["baseline", "accuracy % [95 %]"] == "51.2"
+    assert shown.loc["attention, 2 heads, 1 layer", "gain over baseline [95 %]"] == "+35.0"
+
+
+def spoil(root, how):
+    """Spoil the first record or its predictions; the file that the message has to name."""
+    record = min((root / "mini" / "records").glob("*.json"))
+    predictions = record.with_suffix(".npz")
+    if how == "record cut":
+        record.write_text(record.read_text()[:200])
+    elif how == "no record":
+        (record := record.with_name("notes.json")).write_text("[]")
+    elif how == "predictions cut":
+        predictions.write_bytes(predictions.read_bytes()[:200])
+    elif how == "no predictions":
+        predictions.unlink()
+    elif how == "other predictions":
+        predictions.write_bytes((root / "mini" / "records" / "mini-baseline-tagger-0.npz").read_bytes())
+    elif how == "twice":
+        changed = json.loads(record.read_text()) | {"run": "again"}
+        record.with_name("again.json").write_text(json.dumps(changed))
+    return (record if "record" in how else predictions).name if how != "twice" else "again"
+
+
+@pytest.mark.parametrize(
+    "how", ["record cut", "no record", "predictions cut", "no predictions", "other predictions", "twice"]
+)
+def test_spoilt_records_are_named_in_one_line(root, how, monkeypatch):
+    monkeypatch.setenv("ASC_RESULTS", str(root))
+    name = spoil(root, how)
+    done = CliRunner().invoke(app, ["tables", "--data", "mini"])
+    said = str(done.exception)
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert said.startswith("asc tables: ") and name in said and "remove" in said and "\n" not in said
+
+
+def test_two_sets_of_data_under_one_name_are_told_apart(root):
+    for path in list((root / "mini" / "records").glob("mini-baseline-*.json")):
+        record = json.loads(path.read_text())
+        record["run"], record["data"]["fingerprint"] = f"{record['run']}-again", "g"
+        path.with_name(f"{record['run']}.json").write_text(json.dumps(record))
+        path.with_name(f"{record['run']}.npz").write_bytes(path.with_suffix(".npz").read_bytes())
+    names = set(tables.measured("mini", root).index)
+    assert {"baseline, data f", "baseline, data g", "attention, 2 heads, 1 layer"} <= names
+    assert names == set(tables.by("scene", "mini", root).index)

@@ -10,18 +10,6 @@ from .checks import CorpusError, Finding
 from .fsdkaggle2019 import TagCorpus
 from .tau2019 import SceneCorpus
 
-__all__ = [
-    "COMPOSED",
-    "DATA_SETS",
-    "CorpusError",
-    "SceneCorpus",
-    "TagCorpus",
-    "check",
-    "name_of",
-    "open_scenes",
-    "open_tags",
-]
-
 COMPOSED = ("mini", "esc50")
 DATA_SETS = (*COMPOSED, "tau2019")
 OFFICIAL = {
