@@ -1,5 +1,6 @@
 """The paper's facts: shapes, parameter counts, Eq. 1 and 2, each way to fuse."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from asc_lib import paper, tables
-from asc_lib.fusion import FUSIONS, Attention, attend, attention_map, fusion
+from asc_lib import fusion, paper, tables
+from asc_lib.artefacts import REPOSITORY
+from asc_lib.fusion import FUSIONS, Attention, attend, attention_map
 from asc_lib.scene_net import FRONT_ENDS, SceneNet, load_released_state_dict, multiply_adds, n_parameters
 
 
@@ -131,20 +133,13 @@ def test_what_if_is_the_forward_pass():
     assert torch.equal(net.fuse(net.feature_map(waveform), tags).logits, net(waveform, tags).logits)
 
 
-def test_a_fusion_of_ones_own(monkeypatch):
+def test_the_fusion_of_ones_own_in_the_readme(monkeypatch):
     monkeypatch.setitem(FUSIONS, "gated", None)  # taken back afterwards
-
-    @fusion("gated", "layers")
-    class Gated(Attention):
-        """One gate for all filters."""
-
-        def __init__(self, n_tags, filters, layers):
-            super().__init__(n_tags, filters, 1, layers)
-
-    out = SceneNet(20, front_end="narrow", fusion="gated", layers=1).eval()(
-        torch.randn(1, 2, 12_000), torch.rand(1, 20)
-    )
-    assert out.attention_map.sum().item() == pytest.approx(1, abs=1e-5)
+    (code,) = re.findall(r"```python\n(# asc_lib/fusion\.py\n.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    exec(code, vars(fusion) | {"__name__": "asc_lib.fusion"})
+    waveform, tags = torch.randn(1, 2, 12_000), torch.rand(1, 20)
+    gates = SceneNet(20, front_end="narrow", fusion="gated", layers=1).eval()(waveform, tags).attention_map
+    assert gates.shape == (1, 128) and gates.min() > 0 and gates.max() < 1 and gates.sum() > 10
 
 
 def released_state(seed=0):
