@@ -130,7 +130,7 @@ class Explorer(widgets.VBox):
         choose = self._chooser
         self.scene, self.city = choose("scene", self.table["scene"]), choose("city", self.table["city"])
         self.outcome = choose("SVM is", ["right", "wrong"])
-        self.order = widgets.Dropdown(options=["most changed by attention", "name"], description="order", style=WIDE)
+        self.order = widgets.Dropdown(options=["changed most", "name"], description="order", style=WIDE)
         self.clip = widgets.Dropdown(description="clip", style=WIDE, layout=LONG)
         self.audio = widgets.Audio(autoplay=False, loop=False)
         self.sound, self.tags, self.features = _picture(), _picture(), _picture()
