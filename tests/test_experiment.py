@@ -151,7 +151,8 @@ def test_a_dry_run_prints_lines_that_papermill_takes(tmp_path, monkeypatch):
     monkeypatch.setenv("ASC_RESULTS", str(tmp_path))
     done = CliRunner().invoke(app, ["sweep", "controls", "--data", "mini", "--dry-run", "--seeds", "0", "4"])
     lines = [shlex.split(line) for line in done.output.splitlines()]
-    assert done.exit_code == 0 and len(lines) == 10 and not list(tmp_path.iterdir())
+    assert done.exit_code == 0 and len(lines) == 10
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"mini", "mini/notebooks"}
     assert len({line[2] for line in lines}) == 10 and all(line[0] == "papermill" for line in lines)
     for line, cell in zip(lines, [one for seed in (0, 4) for one in grid.cells("controls", data="mini", seed=seed)]):
         assert line[1] == str(cell.path) and line[2].startswith(f"{tmp_path}/mini/notebooks/")

@@ -127,6 +127,11 @@ if __name__ == "__main__":
 """
 
 
+def hear_ctrl_c() -> None:
+    """A process started in the background ignores Ctrl-C, and so do those that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(toys, tmp_path):
     toys("a")  # writes the notebook
@@ -135,7 +140,7 @@ def start(toys, tmp_path):
 
     def begin(*command: str) -> subprocess.Popen:
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        begun.append(subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, **pipes))
+        begun.append(subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, preexec_fn=hear_ctrl_c, **pipes))
         return begun[-1]
 
     yield lambda seconds, scheduler="": begin(str(script), str(tmp_path), str(seconds), scheduler), begin
