@@ -1,6 +1,7 @@
-"""The ways in which a tag vector joins the scene network (Section 3 of the paper), each a class of a few lines.
+"""The ways in which tags join the scene network (Section 3), each a class of a few lines.
 
-A fusion of one's own is a subclass of ``Fusion`` under ``@fusion("its_name")``: the notebooks then run it.
+A fusion of your own is a subclass of ``Fusion`` under ``@fusion("its_name")``, in a file that
+``ASC_PLUGINS`` names: notebook 05 then trains it, and it has its row in the tables.
 """
 
 from dataclasses import dataclass
@@ -8,12 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .registry import Registry
+
 SLOPE = 0.3  # of every LeakyReLU
+SIZES = ("heads", "layers", "concat_layers", "attention_layers")
 
 
 def tag_layer(n_tags: int, width: int) -> nn.Linear:
-    """A fully-connected layer on tags. It starts as one that keeps the scale of its input (He): torch's own start
-    would shrink differences between tag vectors, small as they are, to next to nothing in three layers."""
+    """A fully-connected layer on tags, with He initialisation.
+
+    PyTorch's default would shrink the differences between tag vectors, which are small, to almost
+    nothing within three layers.
+    """
     layer = nn.Linear(n_tags, width)
     nn.init.kaiming_normal_(layer.weight, SLOPE, nonlinearity="leaky_relu")
     nn.init.zeros_(layer.bias)
@@ -21,167 +28,242 @@ def tag_layer(n_tags: int, width: int) -> nn.Linear:
 
 
 class TagTransform(nn.Sequential):
-    """n fully-connected layers of the tag vector's own width, each with a LeakyReLU: [B, c] to [B, c] (Section 3.1)."""
+    """n fully-connected layers as wide as the tag vector, [B, c] to [B, c] (Section 3.1)."""
 
     def __init__(self, n_tags: int, layers: int):
-        super().__init__(*(m for _ in range(layers) for m in (tag_layer(n_tags, n_tags), nn.LeakyReLU(SLOPE))))
+        modules = [[tag_layer(n_tags, n_tags), nn.LeakyReLU(SLOPE)] for _ in range(layers)]
+        super().__init__(*sum(modules, []))
 
 
 def attention_map(scores: torch.Tensor, heads: int) -> torch.Tensor:
-    """Softmax over the filters of each head: scores [B, f] to weights [B, f] that sum to 1 in each head (Section 3.2).
+    """Eq. 1: a softmax over the filters of each head; scores [B, f] to weights [B, f].
 
-    Raises ValueError if ``heads`` does not divide f, or leaves one filter a head, where the softmax is always 1.
+    The weights of each head sum to 1. Raises ValueError if ``heads`` does not divide f, or leaves
+    one filter per head, where the softmax is always 1.
     """
     filters = scores.shape[-1]
-    if problem := heads_problem(heads, filters):
+    problem = heads_problem(heads, filters)
+    if problem:
         raise ValueError(problem)
-    return scores.unflatten(-1, (heads, filters // heads)).softmax(-1).flatten(-2)
+    per_head = scores.unflatten(-1, (heads, filters // heads))  # [B, h, f / h]
+    return per_head.softmax(-1).flatten(-2)  # [B, f]
 
 
 def attend(feature_map: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Eq. 2: every frame of the map [B, f, t] times the same weights [B, f]."""
-    return feature_map * weights.unsqueeze(-1)
+    """Eq. 2: all frames of the map [B, f, t] or [B, f, bands, t], times the weights [B, f]."""
+    return feature_map * weights.reshape(*weights.shape, *[1] * (feature_map.ndim - 2))
 
 
 def heads_problem(heads: int, filters: int) -> str | None:
     """What is wrong with a number of heads, if anything."""
     fitting = [h for h in range(1, filters) if filters % h == 0]
     if heads == filters:
-        return f"{heads} heads leave one filter a head, where the softmax is always 1: choose one of {fitting}"
+        what = f"{heads} heads leave one filter per head, where the softmax is always 1"
+        return f"{what}: choose one of {fitting}"
     if heads not in fitting:
-        return f"{heads} does not divide the {filters} filters of the feature map: choose one of {fitting}"
+        what = f"{heads} does not divide the {filters} filters of the feature map"
+        return f"{what}: choose one of {fitting}"
     return None
 
 
 class Fusion(nn.Module):
-    """How tags join the scene network; this one lets them out (the baseline).
+    """How tags join the scene network; this one ignores them.
 
-    ``read`` prepares the tag vector once a clip; each of the three other methods may use what it returns.
-    ``pooled_width`` and ``code_width`` say how much the last two widen their input. One that does without the waveform
-    says so: then there is no front-end, and the pooled feature map has no width.
+    ``reads`` declares the input: "clip", one tag vector per clip [B, c]; "windows", tag vectors of
+    windows [B, w, c] with their times [B, w, 2] (start and end in s after the excerpt's start); or
+    "nothing". ``prepare`` receives it once per batch, and the other methods receive its result.
+    ``pooled_width`` and ``code_width`` say by how much two of them widen their input.
     """
 
-    waveform = True
+    reads = "clip"
+    waveform = True  # False: no front-end; the pooled feature map then has no width
     pooled_width = 0
     code_width = 0
 
-    def read(self, tags: torch.Tensor) -> torch.Tensor:
-        """Tag vectors [B, c] as the methods below want them."""
+    def prepare(self, tags: torch.Tensor, times: torch.Tensor | None = None):
+        """What the methods below receive as ``tags``."""
         return tags
 
-    def weights(self, read: torch.Tensor) -> torch.Tensor | None:
+    def weights(self, tags) -> torch.Tensor | None:
         """Attention map [B, f] over the filters of the feature map, or None."""
         return None
 
-    def before_code(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-        """Pooled feature map [B, 2f] to what the code layer reads."""
+    def before_code(self, pooled: torch.Tensor, tags) -> torch.Tensor:
+        """Pooled feature map [B, 2f] to the input of the code layer."""
         return pooled
 
-    def after_code(self, code: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    def after_code(self, code: torch.Tensor, tags) -> torch.Tensor:
         """Output of the code layer to the code, which the output layer and the SVM read."""
         return code
+
+    def loss(self, out, batch: dict[str, torch.Tensor]) -> torch.Tensor | float:
+        """A term added to the training loss, from a ``SceneOutput`` and the batch it is of."""
+        return 0.0
 
 
 @dataclass(frozen=True)
 class FusionEntry:
+    """All that is known of a fusion besides its class."""
+
     build: type[Fusion]
-    uses: tuple[str, ...]  # of heads, layers, concat_layers, attention_layers
+    uses: tuple[str, ...]  # which of SIZES
+    notebook: str  # that trains it
+    table: int | None  # of the paper
+    question: str  # that its accuracy answers
+    main: tuple[dict[str, int], ...]  # sizes in the sweep `main`; the last also in `systems`
 
 
-FUSIONS: dict[str, FusionEntry] = {}
+FUSIONS = Registry("fusion")
 
 
-def fusion(name: str, *uses: str):
-    """Register a Fusion, built as ``cls(n_tags, filters, **those of the four sizes that it uses)``."""
+def fusion(
+    name: str,
+    *uses: str,
+    notebook: str = "05_combined",
+    table: int | None = None,
+    question: str = "What does this fusion gain?",
+    main: tuple[dict[str, int], ...] = ({},),
+):
+    """Register a Fusion, built as ``cls(n_tags, filters, **sizes)`` with the sizes it ``uses``.
+
+    The sizes are ``heads``, ``layers``, ``concat_layers`` and ``attention_layers``.
+    """
 
     def register(build: type[Fusion]) -> type[Fusion]:
-        FUSIONS[name] = FusionEntry(build, uses)
+        FUSIONS[name] = FusionEntry(build, uses, notebook, table, question, main)
         return build
 
     return register
 
 
-@fusion("baseline")
+@fusion(
+    "baseline",
+    notebook="02_baseline",
+    table=2,
+    question="How accurate is the waveform alone?",
+)
 class Baseline(Fusion):
     """No tags (Section 2.1)."""
+
+    reads = "nothing"
 
     def __init__(self, n_tags: int, filters: int):
         super().__init__()
 
 
-@fusion("codecat")
+@fusion(
+    "codecat",
+    notebook="03_concatenation",
+    table=2,
+    question="Do tags help beside the code?",
+)
 class Codecat(Fusion):
-    """The code is the code layer's output and the tag vector, side by side (Section 3.1, first method)."""
+    """The code is the code layer's output beside the tag vector (Section 3.1, first method)."""
 
     def __init__(self, n_tags: int, filters: int):
         super().__init__()
         self.code_width = n_tags
 
-    def after_code(self, code: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-        return torch.cat([code, read], 1)
+    def after_code(self, code: torch.Tensor, tags: torch.Tensor) -> torch.Tensor:
+        return torch.cat([code, tags], 1)  # [B, code + c]
 
 
-@fusion("before_code", "layers")
+@fusion(
+    "before_code",
+    "layers",
+    notebook="03_concatenation",
+    table=2,
+    question="Do tags help before the code layer?",
+    main=({"layers": 0}, {"layers": 3}),
+)
 class BeforeCode(Fusion):
-    """Transformed tags join the pooled map; the code layer reads both (Section 3.1, second and third method)."""
+    """Transformed tags join the pooled map (Section 3.1, second and third method)."""
 
     def __init__(self, n_tags: int, filters: int, layers: int):
         super().__init__()
-        self.pooled_width, self.transform = n_tags, TagTransform(n_tags, layers)
+        self.pooled_width = n_tags
+        self.transform = TagTransform(n_tags, layers)
 
-    def read(self, tags: torch.Tensor) -> torch.Tensor:
-        return self.transform(tags)
+    def prepare(self, tags: torch.Tensor, times: torch.Tensor | None = None) -> torch.Tensor:
+        return self.transform(tags)  # [B, c]
 
-    def before_code(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-        return torch.cat([pooled, read], 1)
+    def before_code(self, pooled: torch.Tensor, tags: torch.Tensor) -> torch.Tensor:
+        return torch.cat([pooled, tags], 1)  # [B, 2f + c]
 
 
-@fusion("attention", "heads", "layers")
+@fusion(
+    "attention",
+    "heads",
+    "layers",
+    notebook="04_attention",
+    table=3,
+    question="Do tags help by weighting filters?",
+    main=({"heads": 2, "layers": 1},),
+)
 class Attention(Fusion):
     """Transformed tags make the attention map over filters (Section 3.2, Eq. 1 and 2)."""
 
     def __init__(self, n_tags: int, filters: int, heads: int, layers: int):
         super().__init__()
-        self.heads, self.transform, self.score = heads, TagTransform(n_tags, layers), tag_layer(n_tags, filters)
+        self.heads = heads
+        self.transform = TagTransform(n_tags, layers)
+        self.score = tag_layer(n_tags, filters)
 
-    def read(self, tags: torch.Tensor) -> torch.Tensor:
-        return self.transform(tags)
+    def prepare(self, tags: torch.Tensor, times: torch.Tensor | None = None) -> torch.Tensor:
+        return self.transform(tags)  # [B, c]
 
-    def weights(self, read: torch.Tensor) -> torch.Tensor:
-        return attention_map(self.score(read), self.heads)
-
-
-@fusion("combined_shared", "heads", "layers")
-class CombinedShared(Attention):
-    """Attention and concatenation before the code, both from the same transformed tags (Section 3.3, Table 5)."""
-
-    def __init__(self, n_tags: int, filters: int, heads: int, layers: int):
-        super().__init__(n_tags, filters, heads, layers)
-        self.pooled_width = n_tags
-
-    def before_code(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-        return torch.cat([pooled, read], 1)
+    def weights(self, tags: torch.Tensor) -> torch.Tensor:
+        return attention_map(self.score(tags), self.heads)  # [B, f]
 
 
-@fusion("combined_separate", "heads", "concat_layers", "attention_layers")
+@fusion(
+    "combined_separate",
+    "heads",
+    "concat_layers",
+    "attention_layers",
+    table=4,
+    question="Do both help together, with a transform each?",
+    main=({"heads": 4, "concat_layers": 4, "attention_layers": 3},),
+)
 class CombinedSeparate(Fusion):
-    """Attention and concatenation before the code, each with its own transform of the tags (Section 3.3, Table 4)."""
+    """Attention and concatenation, each with its own transform (Section 3.3, Table 4)."""
 
-    def __init__(self, n_tags: int, filters: int, heads: int, concat_layers: int, attention_layers: int):
+    def __init__(
+        self, n_tags: int, filters: int, heads: int, concat_layers: int, attention_layers: int
+    ):
         super().__init__()
         self.pooled_width = n_tags
         self.attention = Attention(n_tags, filters, heads, attention_layers)
         self.concat = TagTransform(n_tags, concat_layers)
 
-    def weights(self, read: torch.Tensor) -> torch.Tensor:
-        return self.attention.weights(self.attention.read(read))
+    def weights(self, tags: torch.Tensor) -> torch.Tensor:
+        return self.attention.weights(self.attention.prepare(tags))  # [B, f]
 
-    def before_code(self, pooled: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
-        return torch.cat([pooled, self.concat(read)], 1)
+    def before_code(self, pooled: torch.Tensor, tags: torch.Tensor) -> torch.Tensor:
+        return torch.cat([pooled, self.concat(tags)], 1)  # [B, 2f + c]
 
 
-@fusion("tags_only", "layers")
+@fusion(
+    "combined_shared",
+    "heads",
+    "layers",
+    table=5,
+    question="Do both help together, with one transform?",
+    main=({"heads": 4, "layers": 3},),
+)
+class CombinedShared(Attention):
+    """Attention and concatenation from the same transformed tags (Section 3.3, Table 5)."""
+
+    def __init__(self, n_tags: int, filters: int, heads: int, layers: int):
+        super().__init__(n_tags, filters, heads, layers)
+        self.pooled_width = n_tags
+
+    def before_code(self, pooled: torch.Tensor, tags: torch.Tensor) -> torch.Tensor:
+        return torch.cat([pooled, tags], 1)  # [B, 2f + c]
+
+
+@fusion("tags_only", "layers", question="How accurate are tags alone?", main=({"layers": 3},))
 class TagsOnly(BeforeCode):
-    """No waveform: the code layer reads the transformed tags alone. A control that the paper lacks."""
+    """No waveform: the code layer reads the transformed tags alone. A control of ours."""
 
     waveform = False

@@ -1,6 +1,7 @@
-"""Every figure: functions from arrays and tables to a matplotlib Figure, in palettes safe for colour-blind readers."""
+"""Every figure: functions from arrays and tables to a matplotlib Figure, colour-blind safe."""
 
 import io
+import math
 
 import librosa
 import matplotlib.pyplot as plt
@@ -11,8 +12,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .fusion import Fusion, TagTransform
+from .scene_net import SceneNet
+
 sns.set_theme("notebook", "ticks", "colorblind", font_scale=0.85)
 MAP = "cividis"
+LINES = (
+    "line: 95 % interval over locations and seeds; "
+    "hollow: one seed, so over locations alone, and too narrow"
+)
 
 
 def _figure(width: float, height: float, *grid: int, **options) -> tuple[Figure, np.ndarray]:
@@ -27,7 +35,82 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def clip(waveform: np.ndarray, rate: int, title: str = "", events: pd.DataFrame | None = None) -> Figure:
+def _heatmap(axis: plt.Axes, table: pd.DataFrame, label: str, **options) -> None:
+    """A table of numbers on an axis, with a colour bar."""
+    options = {"cmap": MAP} | options
+    sns.heatmap(table, ax=axis, cbar_kws={"label": label}, **options)
+    axis.set_xticks(axis.get_xticks(), [_words(t.get_text()) for t in axis.get_xticklabels()])
+    axis.set_yticks(axis.get_yticks(), [_words(t.get_text()) for t in axis.get_yticklabels()])
+    axis.tick_params("y", rotation=0)
+    axis.set(xlabel="", ylabel="")
+
+
+def network(net: SceneNet) -> Figure:
+    """The paper's Figure 2, (a), (b) or (c), drawn from a network and the fusion in it.
+
+    What the fusion adds to the baseline is orange; below each name stands the size of one clip's
+    values.
+    """
+    fusion = net.fusion
+    figure, axes = _figure(10, 2.7)
+    axis = axes[0, 0]
+    joins = {"weights": 4.1, "before_code": 6.4, "after_code": 8.3}  # x of each method that it has
+    joins = {k: x for k, x in joins.items() if getattr(type(fusion), k) is not getattr(Fusion, k)}
+
+    def box(x: float, y: float, text: str, color: str = "0.3", shape: str = "round") -> None:
+        style = {"boxstyle": f"{shape},pad=0.35", "edgecolor": color, "facecolor": "w"}
+        axis.text(x, y, text, ha="center", va="center", size=8, bbox=style, zorder=3)
+
+    def arrow(start: tuple, end: tuple, color: str = "0.3", elbow: bool = False) -> None:
+        into_box = end in [(x, 2) for x in chain] or end[1] < 1
+        style = {"arrowstyle": "-|>", "color": color, "shrinkA": 12}
+        style["shrinkB"] = 30 if into_box else 13
+        if elbow:
+            style["connectionstyle"] = "angle,angleA=0,angleB=90"
+        axis.annotate("", end, start, arrowprops=style, zorder=2)
+
+    chain = {7.4: f"code layer\n{net.code.in_features} → {net.code.out_features}"}
+    chain |= {9.4: f"code\n{net.output.in_features}", 10.6: "softmax,\nSVM: scene"}
+    if net.front_end:
+        pooled = f"mean ‖ max\nover time\n{net.front_end.pooled_width}"
+        name = type(net.front_end).__name__.lower()
+        chain |= {0: "waveform\n2 × T", 1.4: f"front-end\n{name}", 5.2: pooled}
+        chain |= {2.9: f"feature map M\n{net.front_end.filters} × t"}
+    places = sorted([*chain, *joins.values()])
+    for x, to in zip(places, places[1:]):
+        arrow((x, 2), (to, 2))
+    for x, text in chain.items():
+        box(x, 2, text)
+    if joins:
+        box(0, 0, "tagger\n(same clip)", "C1")
+        box(1.4, 0, f"tag vector T\n{net.n_tags}", "C1")
+        arrow((0, 0), (1.4, 0), "C1")
+    layers = [len(part) // 2 for part in fusion.modules() if isinstance(part, TagTransform)]
+    shared = len(layers) < len(joins)
+    for number, (method, x) in enumerate(joins.items()):
+        start = (1.4, 0)
+        if layers:
+            start = (2.9, 0 if len(layers) == 1 else 0.4 - 0.8 * number)
+            name = "φ" if len(layers) == 1 else ("φ₁", "φ₂")[number]
+            depth = layers[0 if shared else number]
+            box(*start, f"{name}(T)\n{depth} layer{'s' * (depth != 1)}", "C1")
+            arrow((1.4, 0), start, "C1")
+        if method == "weights":
+            heads = next(part.heads for part in fusion.modules() if hasattr(part, "heads"))
+            box(x, 1, f"Eq. 1: softmax, {heads} head{'s' * (heads > 1)}", "C1")
+            arrow((x, 1), (x, 2), "C1")
+            arrow(start, (x, 1), "C1", elbow=True)
+        else:
+            arrow(start, (x, 2), "C1", elbow=True)
+        box(x, 2, "⊗" if method == "weights" else "‖", "C1", "circle")
+    axis.set(xlim=(-0.6, 11.2), ylim=(-0.8, 2.5))
+    axis.axis("off")
+    return figure
+
+
+def clip(
+    waveform: np.ndarray, rate: int, title: str = "", events: pd.DataFrame | None = None
+) -> Figure:
     """Waveform and log-mel spectrogram of a clip on one time axis, its events' onsets marked.
 
     ``waveform``: [channels, samples], int16 or within ±1.
@@ -38,47 +121,55 @@ def clip(waveform: np.ndarray, rate: int, title: str = "", events: pd.DataFrame 
     mono = waveform.mean(0).astype("float32") / scale
     librosa.display.waveshow(mono, sr=rate, ax=wave, axis="s")
     wave.set(ylabel="amplitude", xlabel="", title=title)
-    mel = librosa.feature.melspectrogram(y=mono, sr=rate, n_mels=64, n_fft=4096, hop_length=1024, fmax=16_000)
+    options = {"sr": rate, "hop_length": 1024, "fmax": 16_000}
+    mel = librosa.feature.melspectrogram(y=mono, n_mels=64, n_fft=4096, **options)
     decibels = librosa.power_to_db(mel, ref=np.max, top_db=70)
-    shown = librosa.display.specshow(
-        decibels, sr=rate, hop_length=1024, x_axis="s", y_axis="mel", fmax=16_000, ax=image, cmap=MAP, rasterized=True
-    )
+    options |= {"x_axis": "s", "y_axis": "mel", "cmap": MAP, "rasterized": True}
+    shown = librosa.display.specshow(decibels, ax=image, **options)
     image.set(ylabel="frequency (Hz)", xlabel="time (s)")
-    figure.colorbar(shown, ax=image, label="dB below the loudest")
+    figure.colorbar(shown, ax=image, label="dB below the maximum")
+    box = {"facecolor": "w", "edgecolor": "none", "pad": 1, "alpha": 0.8}
+    style = {"transform": wave.get_xaxis_transform(), "va": "top", "size": 8, "bbox": box}
     for number, event in enumerate([] if events is None else events.itertuples()):
         wave.axvline(event.onset, color="C1", linewidth=1)
-        height, box = 0.92 - 0.17 * (number % 5), {"facecolor": "w", "edgecolor": "none", "pad": 1, "alpha": 0.8}
-        place = {"transform": wave.get_xaxis_transform(), "va": "top", "size": 8, "bbox": box}
-        wave.text(event.onset, height, f" {_words(event.tag)}", **place)
+        height = 0.92 - 0.17 * (number % 5)
+        wave.text(event.onset, height, f" {_words(event.tag)}", **style)
     return figure
 
 
-def heat(table: pd.DataFrame, label: str, *, annotate: str = "", centre: float | None = None) -> Figure:
-    """A table of numbers as a heat map; ``annotate``: format of the numbers in it; ``centre``: where colours part."""
+def heat(
+    table: pd.DataFrame, label: str, *, annotate: str = "", centre: float | None = None
+) -> Figure:
+    """A table of numbers as a heat map.
+
+    ``annotate``: format of the numbers in it; ``centre``: value where two colours meet.
+    """
     figure, axes = _figure(8, 0.9 + 0.26 * len(table))
-    axis, colours = axes[0, 0], {"cmap": MAP} if centre is None else {"cmap": "vlag", "center": centre}
-    sns.heatmap(table, annot=bool(annotate), fmt=annotate, cbar_kws={"label": label}, ax=axis, **colours)
-    axis.set_xticklabels([_words(t.get_text()) for t in axis.get_xticklabels()], rotation=45, ha="right")
-    axis.set_yticklabels([_words(t.get_text()) for t in axis.get_yticklabels()], rotation=0)
-    axis.set(xlabel="", ylabel="")
+    colours = {} if centre is None else {"cmap": "vlag", "center": centre}
+    _heatmap(axes[0, 0], table, label, annot=bool(annotate), fmt=annotate, **colours)
+    plt.setp(axes[0, 0].get_xticklabels(), rotation=45, ha="right")
     return figure
 
 
-def images(pictures: list[np.ndarray], columns: int, ylabel: str, xlabel: str) -> Figure:
+def images(
+    pictures: list[np.ndarray], columns: int, ylabel: str, xlabel: str, titles: list[str] = ()
+) -> Figure:
     """A grid of pictures on one scale."""
-    rows = -(-len(pictures) // columns)
-    figure, axes = _figure(8, 1.6 * rows + 0.3, rows, columns, sharex=True, sharey=True)
-    pictures = [np.asarray(picture) for picture in pictures]
-    limits = {"vmin": min(p.min() for p in pictures), "vmax": max(p.max() for p in pictures)}
-    for axis, picture in zip(axes.flat, pictures):
-        axis.imshow(picture, aspect="auto", origin="lower", cmap=MAP, interpolation="nearest", **limits)
+    rows = math.ceil(len(pictures) / columns)
+    figure, axes = _figure(8, 1.7 * rows + 0.3, rows, columns, sharex=True, sharey=True)
+    everything = np.stack([np.asarray(picture) for picture in pictures])
+    options = {"vmin": everything.min(), "vmax": everything.max(), "cmap": MAP}
+    for axis, picture in zip(axes.flat, everything):
+        axis.imshow(picture, aspect="auto", origin="lower", interpolation="nearest", **options)
+    for axis, title in zip(axes.flat, titles):
+        axis.set_title(title)
     figure.supylabel(ylabel, size=10)
     figure.supxlabel(xlabel, size=10)
     return figure
 
 
 def loss(history: pd.DataFrame) -> Figure:
-    """Loss by epoch, a line a fold where there are folds."""
+    """Loss by epoch, one line per fold where there are folds."""
     figure, axes = _figure(5, 2.4)
     fold = history["fold"].astype(str) if "fold" in history else None
     sns.lineplot(history, x="epoch", y="loss", hue=fold, ax=axes[0, 0])
@@ -87,14 +178,16 @@ def loss(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def tags(vectors: dict[str, np.ndarray], names: list[str], present: dict[str, set[str]], top: int = 6) -> Figure:
-    """The most probable tags of a few clips; those really present are marked with a star."""
+def tags(
+    vectors: dict[str, np.ndarray], names: list[str], present: dict[str, set[str]], top: int = 6
+) -> Figure:
+    """The most probable tags of a few clips; a star marks those that are really present."""
     figure, axes = _figure(8, 0.35 * top + 0.9, 1, len(vectors), sharex=True)
     for axis, (title, vector) in zip(axes[0], vectors.items()):
         best = np.argsort(vector)[::-1][:top]
-        marked = [f"{'★ ' if names[k] in present[title] else ''}{_words(names[k])}" for k in best]
-        colours = ["C0" if names[k] in present[title] else "0.75" for k in best]
-        axis.barh(marked, vector[best], color=colours)
+        true = [names[k] in present[title] for k in best]
+        labels = [f"{'★ ' * star}{_words(names[k])}" for k, star in zip(best, true)]
+        axis.barh(labels, vector[best], color=["C0" if star else "0.75" for star in true])
         axis.invert_yaxis()
         axis.set(title=title, xlabel="probability", xlim=(0, 1))
     sns.despine(figure)
@@ -102,75 +195,87 @@ def tags(vectors: dict[str, np.ndarray], names: list[str], present: dict[str, se
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> Figure:
-    """Confusion matrix: share of each true scene's clips that was called each scene."""
-    counts = pd.crosstab(truth, predicted).reindex(index=range(len(labels)), columns=range(len(labels)), fill_value=0)
+    """Confusion matrix, in percent of the clips of each true scene."""
+    index = range(len(labels))
+    counts = pd.crosstab(truth, predicted).reindex(index=index, columns=index, fill_value=0)
     shares = 100 * counts.div(counts.sum(1), axis=0)
-    short = [_words(label) for label in labels]
+    shares.index = shares.columns = labels
     figure, axes = _figure(6, 4.6)
-    bar = {"label": "% of the true scene's clips"}
-    axis = sns.heatmap(shares, cmap=MAP, vmin=0, vmax=100, annot=True, fmt=".0f", cbar_kws=bar, ax=axes[0, 0])
-    axis.set_yticklabels(short, rotation=0)
-    axis.set_xticklabels(short, rotation=45, ha="right")
-    axis.set(xlabel="predicted", ylabel="true")
+    label = "% of the clips of the true scene"
+    _heatmap(axes[0, 0], shares, label, vmin=0, vmax=100, annot=True, fmt=".0f")
+    plt.setp(axes[0, 0].get_xticklabels(), rotation=45, ha="right")
+    axes[0, 0].set(xlabel="predicted", ylabel="true")
     return figure
 
 
-def attention_by_scene(weights: np.ndarray, scenes: np.ndarray, labels: list[str], heads: int) -> Figure:
-    """Mean attention map of each scene [clips, f], relative to the mean of all clips, in percent."""
+def attention_by_scene(
+    weights: np.ndarray, scenes: np.ndarray, labels: list[str], heads: int
+) -> Figure:
+    """Mean attention map of each scene [clips, f], relative to the mean of all clips (%)."""
     mean = pd.DataFrame(weights).groupby(np.asarray(labels)[scenes]).mean()
-    return by_filter(100 * (mean / weights.mean(0) - 1), heads, "more or less than usual (%)")
+    return by_filter(100 * (mean / weights.mean(0) - 1), heads, "deviation from the mean (%)")
 
 
 def by_filter(table: pd.DataFrame, heads: int, label: str) -> Figure:
-    """Signed numbers [rows, f] about filters as a heat map, heads apart."""
+    """Signed numbers [rows, f] about filters as a heat map, with lines between heads."""
     limit = float(np.quantile(np.abs(table), 0.99)) or 1.0
     figure, axes = _figure(8, 1.2 + 0.2 * len(table))
-    options = {"vmin": -limit, "vmax": limit, "xticklabels": 16, "cbar_kws": {"label": label}}
-    axis = sns.heatmap(table, cmap="vlag", center=0, rasterized=True, ax=axes[0, 0], **options)
+    axis = axes[0, 0]
+    options = {"vmin": -limit, "vmax": limit, "cmap": "vlag", "center": 0, "rasterized": True}
+    _heatmap(axis, table, label, xticklabels=16, yticklabels=True, **options)
     for head in range(1, heads):
         axis.axvline(head * table.shape[1] / heads, color="k", linewidth=1)
-    axis.set_yticks(np.arange(len(table)) + 0.5, [_words(name) for name in table.index], rotation=0)
-    axis.set(xlabel="filter (lines part the heads)", ylabel="")
+    axis.set(xlabel="filter (lines separate heads)")
     return figure
 
 
 class WhatIf:
-    """Attention map [f] and scene probabilities as they are now, beside those for a clip's own tags.
+    """Attention map [f] and scene probabilities as they are now, beside those of the clip's tags.
 
-    ``scenes``: the columns now, own tags and, with attention, no attention. Each head's filters are in the order of
-    the weights for the clip's own tags. Without a map the probabilities are drawn alone. ``png`` draws the same
-    ``figure`` again with other values, in a fraction of the time: axes and texts stay.
+    ``scenes``: the columns now, own tags and, with attention, no attention. Each head's filters are
+    in the order of the weights for the clip's own tags. Without a map the probabilities are drawn
+    alone. ``show`` puts other values into the same figure; axes and texts stay.
     """
 
     def __init__(self, scenes: pd.DataFrame, own: np.ndarray | None = None, heads: int = 1):
-        self.own, self.heads, self._empty = own, heads, None
-        self.figure, axes = plt.subplots(1, 1 + (own is not None), figsize=(9, 3), dpi=85, squeeze=False)
+        self.own = own
+        self.heads = heads
+        with_map = own is not None
+        self.figure, axes = plt.subplots(1, 1 + with_map, figsize=(9, 3), dpi=85, squeeze=False)
         plt.close(self.figure)
         self.canvas = FigureCanvasAgg(self.figure)
-        self.figure.subplots_adjust(left=0.19 if own is None else 0.09, right=0.98, bottom=0.19, top=0.89, wspace=0.42)
-        self.stairs = [] if own is None else self._map(axes[0, 0])
-        axis, place = axes[0, -1], np.arange(len(scenes))
-        self.bars = axis.barh(place, scenes["now"], color="C0", label="now")
-        axis.plot(scenes["own tags"], place, "|", color="k", markersize=11, markeredgewidth=2, label="own tags")
-        if own is not None:
+        margins = {"right": 0.98, "bottom": 0.19, "top": 0.89, "wspace": 0.42}
+        self.figure.subplots_adjust(left=0.09 if with_map else 0.19, **margins)
+        self.stairs = self._map(axes[0, 0]) if with_map else []
+        axis = axes[0, -1]
+        rows = np.arange(len(scenes))
+        self.bars = axis.barh(rows, scenes["now"], color="C0", label="now")
+        tick = {"color": "k", "markersize": 11, "markeredgewidth": 2, "label": "own tags"}
+        axis.plot(scenes["own tags"], rows, "|", **tick)
+        if with_map:
             cross = {"color": "C1", "markeredgewidth": 2, "label": "no attention"}
-            (self.crosses,) = axis.plot(scenes["no attention"], place, "x", **cross)
-        axis.set_yticks(place, [_words(name) for name in scenes.index])
+            (self.crosses,) = axis.plot(scenes["no attention"], rows, "x", **cross)
+        axis.set_yticks(rows, [_words(name) for name in scenes.index])
         axis.invert_yaxis()
         axis.set(xlabel="scene probability", xlim=(0, 1))
-        axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncol=3, frameon=False)  # over no bar
+        above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncol": 3, "frameon": False}
+        axis.legend(fontsize=8, **above)
         sns.despine(self.figure)
 
     def _map(self, axis: plt.Axes) -> list:
-        filters, stairs = len(self.own), []
+        filters = len(self.own)
+        per_head = filters // self.heads
+        stairs = []
         for head, weights in enumerate(self._by_head(self.own)):
-            edges = np.arange(filters // self.heads + 1) + head * (filters // self.heads)
+            edges = np.arange(per_head + 1) + head * per_head
             stairs.append(axis.stairs(weights, edges, fill=True, color=f"C{head % 10}"))
-            axis.stairs(weights, edges, color="k", baseline=None, label=None if head else "own tags")
-        axis.axhline(self.heads / filters, color="0.3", linestyle="--", linewidth=1, label="no attention")
+            label = None if head else "own tags"
+            axis.stairs(weights, edges, color="k", baseline=None, label=label)
+        line = {"color": "0.3", "linestyle": "--", "linewidth": 1, "label": "no attention"}
+        axis.axhline(self.heads / filters, **line)
         title = f"attention map, {self.heads} head{'s' * (self.heads > 1)} side by side"
-        axis.set(xlabel="filters of each head, by weight", ylabel="weight", xlim=(0, filters), title=title)
-        axis.set_ylim(0, 1.3 * self.own.max())  # with room for other tags
+        axis.set(xlabel="filters of each head, by weight", ylabel="weight", title=title)
+        axis.set(xlim=(0, filters), ylim=(0, 1.3 * self.own.max()))  # with room for other tags
         axis.legend(fontsize=8, loc="upper right")
         return stairs
 
@@ -179,49 +284,41 @@ class WhatIf:
         return np.take_along_axis(weights.reshape(self.heads, -1), order, axis=1)
 
     def show(self, scenes: pd.DataFrame, now: np.ndarray | None) -> None:
-        """Put other values into the figure; the scale of the map grows where it must, and stays so."""
+        """Put other values into the figure; the scale of the map grows where it must."""
         for bar, width in zip(self.bars, scenes["now"]):
             bar.set_width(width)
-        if now is None:
-            return
-        self.crosses.set_xdata(scenes["no attention"])
-        for stairs, weights in zip(self.stairs, self._by_head(now)):
-            stairs.set_data(weights)
-        axis = self.figure.axes[0]
-        if now.max() > axis.get_ylim()[1]:
-            axis.set_ylim(0, 1.3 * now.max())
-            self._empty = None
+        if now is not None:
+            self.crosses.set_xdata(scenes["no attention"])
+            for stairs, weights in zip(self.stairs, self._by_head(now)):
+                stairs.set_data(weights)
+            axis = self.figure.axes[0]
+            axis.set_ylim(0, max(axis.get_ylim()[1], 1.3 * now.max()))
 
     def png(self) -> bytes:
         """The figure as a picture."""
-        moving = [artist for axis in self.figure.axes for artist in (*axis.patches, *axis.lines, axis.get_legend())]
-        if self._empty is None:
-            for artist in moving:
-                artist.set_animated(True)  # left out of the next line
-            self.canvas.draw()
-            self._empty = self.canvas.copy_from_bbox(self.figure.bbox)
-        self.canvas.restore_region(self._empty)
-        for artist in moving:
-            artist.axes.draw_artist(artist)
+        self.canvas.draw()
         buffer = io.BytesIO()
-        plt.imsave(buffer, self.canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
+        options = {"format": "png", "pil_kwargs": {"compress_level": 1}}
+        plt.imsave(buffer, self.canvas.buffer_rgba(), **options)
         return buffer.getvalue()
 
 
 def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
-    """Scene probabilities of a recording's windows (columns start, end, scene and one a label) over time.
+    """Scene probabilities of a recording's windows (start, end, scene, one per label) over time.
 
-    The back-end's scene of each window is marked with a dot.
+    A dot marks the back-end's scene of each window.
     """
     figure, axes = _figure(8, 1.2 + 0.22 * len(labels))
-    shown_from = np.maximum(windows["start"], windows["end"].shift(fill_value=0))  # the last may reach back
-    axis, edges = axes[0, 0], [*shown_from, windows["end"].iloc[-1]]
-    values = windows[labels].T.to_numpy()
+    axis = axes[0, 0]
+    # The last window may overlap the one before: it is drawn from that one's end.
+    starts = np.maximum(windows["start"], windows["end"].shift(fill_value=0))
+    edges = np.array([*starts, windows["end"].iloc[-1]])
     options = {"vmin": 0, "vmax": 1, "cmap": MAP, "rasterized": True}
+    values = windows[labels].T.to_numpy()
     shown = axis.pcolormesh(edges, np.arange(len(labels) + 1), values, **options)
-    middles = (np.array(edges[:-1]) + edges[1:]) / 2
     rows = [labels.index(scene) + 0.5 for scene in windows["scene"]]
-    axis.plot(middles, rows, "o", color="w", markeredgecolor="k", label="scene by the SVM", linestyle="")
+    dots = {"color": "w", "markeredgecolor": "k", "label": "scene by the SVM"}
+    axis.plot((edges[:-1] + edges[1:]) / 2, rows, "o", **dots)
     axis.set_yticks(np.arange(len(labels)) + 0.5, [_words(label) for label in labels])
     axis.invert_yaxis()
     axis.set(xlabel="time (s)", xlim=(edges[0], edges[-1]))
@@ -241,18 +338,18 @@ def feature_maps(before: np.ndarray, after: np.ndarray) -> Figure:
     return figure
 
 
-LINES = "line: 95 % interval over locations and seeds; hollow: one seed, so over locations alone, and too narrow"
-
-
-def _intervals(table: pd.DataFrame, middle: str, low: str, high: str, note: str) -> tuple[Figure, plt.Axes]:
-    """A row a system: a dot and the line of its interval, those of controls in orange, of a single seed hollow."""
+def _intervals(
+    table: pd.DataFrame, middle: str, low: str, high: str, note: str
+) -> tuple[Figure, plt.Axes]:
+    """One row per system: a dot and its interval; controls orange, single seeds hollow."""
     figure, axes = _figure(8, 0.8 + 0.3 * len(table))
-    axis, place = axes[0, 0], np.arange(len(table))
+    axis = axes[0, 0]
+    rows = np.arange(len(table))
     colours = np.where(table["control"], "C1", "C0")
-    axis.hlines(place, table[low], table[high], color=colours, zorder=1)
     faces = [colour if len(seeds) > 1 else "w" for colour, seeds in zip(colours, table["seeds"])]
-    axis.scatter(table[middle], place, color=faces, edgecolor=colours, zorder=2)
-    axis.set_yticks(place, table.index)
+    axis.hlines(rows, table[low], table[high], color=colours, zorder=1)
+    axis.scatter(table[middle], rows, color=faces, edgecolor=colours, zorder=2)
+    axis.set_yticks(rows, table.index)
     axis.set_ylim(len(table) - 0.5, -0.5)
     figure.suptitle(f"{note}; orange: controls\n{LINES}", size=9)
     sns.despine(figure)
@@ -260,8 +357,9 @@ def _intervals(table: pd.DataFrame, middle: str, low: str, high: str, note: str)
 
 
 def accuracies(table: pd.DataFrame) -> Figure:
-    """Mean accuracy of each system with its 95 % interval (columns mean, low, high), and each seed's as a tick."""
-    figure, axis = _intervals(table, "mean", "low", "high", "dot: mean over seeds; grey ticks: single seeds")
+    """Mean accuracy of each system, its 95 % interval (mean, low, high), and each seed's."""
+    note = "dot: mean over seeds; grey ticks: single seeds"
+    figure, axis = _intervals(table, "mean", "low", "high", note)
     for row, values in enumerate(table["seeds"]):
         axis.plot(values, [row] * len(values), "|", color="0.4", markersize=9, zorder=0)
     axis.set(xlabel="accuracy (%)")
@@ -269,30 +367,29 @@ def accuracies(table: pd.DataFrame) -> Figure:
 
 
 def gains(table: pd.DataFrame) -> Figure:
-    """Gain of each system over the baseline with its 95 % interval (columns gain, gain_low, gain_high), in points."""
-    figure, axis = _intervals(table.dropna(subset="gain"), "gain", "gain_low", "gain_high", "dot: mean over seeds")
+    """Gain of each system over the baseline and its 95 % interval (gain, gain_low, gain_high)."""
+    table = table.dropna(subset="gain")
+    figure, axis = _intervals(table, "gain", "gain_low", "gain_high", "dot: mean over seeds")
     axis.axvline(0, color="0.3", linestyle="--", linewidth=1)
     axis.set(xlabel="gain over the baseline (percentage points)")
     return figure
 
 
 def grids(grid: pd.DataFrame) -> Figure:
-    """A table of the paper with heads and layers: its published accuracies and the measured ones.
+    """A table of the paper with heads and layers: published accuracies beside the measured ones.
 
-    Both have a scale of as many points, each around its own median.
+    Both colour scales span as many points, each around its own median.
     """
     figure, axes = _figure(9, 2.9, 1, 2)
-    titles = {"published": ("published (TAU 2019)", ".2f"), "mean": ("measured here (composed scenes)", ".1f")}
-    middles = {column: grid[column].median() for column in titles}
-    half = max((grid[column] - middle).abs().max() for column, middle in middles.items())
-    for axis, (column, (title, form)) in zip(axes[0], titles.items()):
+    panels = {
+        "published": ("published (TAU 2019)", ".2f"),
+        "mean": ("measured here (composed scenes)", ".1f"),
+    }
+    medians = grid[list(panels)].median()
+    half = (grid[list(panels)] - medians).abs().max().max()
+    for axis, (column, (title, form)) in zip(axes[0], panels.items()):
         shown = grid.pivot(index="heads", columns="layers", values=column).astype(float)
-        options = {
-            "vmin": middles[column] - half,
-            "vmax": middles[column] + half,
-            "cbar_kws": {"label": "accuracy (%)"},
-        }
-        sns.heatmap(shown, cmap=MAP, annot=True, fmt=form, ax=axis, **options)
+        limits = {"vmin": medians[column] - half, "vmax": medians[column] + half}
+        _heatmap(axis, shown, "accuracy (%)", annot=True, fmt=form, **limits)
         axis.set(title=title, xlabel="transform layers", ylabel="heads")
-        axis.tick_params("y", rotation=0)
     return figure

@@ -1,35 +1,112 @@
-"""Intervals and paired tests of accuracies, for clips that share places and trained networks.
+"""Accuracy and lwlrap with intervals and paired tests, for clips that share places and networks.
 
-The clips of one place are not independent, nor are the answers of one network. A system's outcome is an array
-``correct`` [seeds, clips] of 0 and 1. All bootstraps draw places, with all their clips, and where there are several
-seeds, seeds too: what would other places and another training have given?
+The clips of one place are not independent, nor are the answers of one network. A system's outcome
+is an array ``correct`` [seeds, clips] of 0 and 1. The bootstraps draw places, with all their clips,
+and, where there are several seeds, seeds too: what would other places and another training give?
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import label_ranking_average_precision_score
 
-DRAWS, LEVEL = 10_000, 0.95
-POWER = 1.96 + 0.84  # standard errors that a difference needs to be found in 80 % of trials, at 5 %, two-sided
+DRAWS = 10_000
+LEVEL = 0.95
+POWER = 1.96 + 0.84  # standard errors for a power of 80 % at 5 %, two-sided
+
+
+def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of clips classified correctly, 0 to 1."""
+    return float(np.mean(np.asarray(truth) == np.asarray(predicted)))
+
+
+def linear_probe(
+    features: np.ndarray, targets: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> float:
+    """Accuracy on the rows ``test`` of a logistic regression fitted on the rows ``train``."""
+    probe = LogisticRegression(max_iter=5000).fit(features[train], targets[train])
+    return float(probe.score(features[test], targets[test]))
+
+
+def lrap_by_clip(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Label-ranking average precision of each clip with a label, and the number of its labels.
+
+    ``targets`` (0 or 1) and ``scores``: [clips, c] each. Raises ValueError if no clip has a label.
+    """
+    rows = np.flatnonzero(targets.sum(1) > 0)
+    if not len(rows):
+        raise ValueError("lwlrap needs at least one clip with a label")
+    precision = [
+        label_ranking_average_precision_score(targets[[row]], scores[[row]]) for row in rows
+    ]
+    return np.array(precision), targets[rows].sum(1)
+
+
+def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Label-weighted label-ranking average precision of DCASE 2019 task 2: [clips, c], 0 to 1."""
+    precision, weights = lrap_by_clip(targets, scores)
+    return float(np.average(precision, weights=weights))
+
+
+def lwlrap_by_chance(
+    targets: np.ndarray, scores: np.ndarray, seed: int = 0, draws: int = 20
+) -> float:
+    """Mean lwlrap of the same scores dealt out to the wrong clips."""
+    rng = np.random.default_rng(seed)
+    return float(np.mean([lwlrap(targets, rng.permutation(scores)) for _ in range(draws)]))
+
+
+def lwlrap_interval(evaluated: pd.DataFrame, values: pd.Series) -> tuple[float, float]:
+    """95 % interval of a value of each clip, weighted by its labels; bootstrap over recordings."""
+    groups = evaluated["recording"].to_numpy()
+    labels = evaluated["labels"].to_numpy()
+    per_clip = values.to_numpy()
+    return interval(lambda rows: np.average(per_clip[rows], weights=labels[rows]), groups)
+
+
+def interval(
+    statistic: Callable[[np.ndarray], float], groups: np.ndarray, seed: int = 0, draws: int = 1000
+) -> tuple[float, float]:
+    """95 % bootstrap interval of ``statistic(rows)``, drawing whole groups with replacement.
+
+    ``groups``: the group (location, recording) of every row; rows of a group are not independent.
+    """
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    values = []
+    for _ in range(draws):
+        drawn = rng.integers(len(members), size=len(members))
+        values.append(statistic(np.concatenate([members[k] for k in drawn])))
+    return middle(np.array(values))
+
+
+def middle(draws: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of bootstrap draws."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A system against another, on the same clips. Shares, 0 to 1; NaN where one place leaves nothing to draw from."""
+    """A system against another, on the same clips. Shares, 0 to 1; NaN with one place only."""
 
     difference: float
     interval: tuple[float, float]  # 95 %
     p: float  # bootstrap over places and seeds, two-sided
-    detectable: float  # the smallest difference that had an 80 % chance of being found
-    mcnemar: float  # p on clips as if they were independent, each by the majority of its seeds
+    detectable: float  # the smallest difference that had an 80 % chance to be found
+    mcnemar: float  # p by clip, each by the majority of its seeds; assumes independent clips
 
 
 def bootstrap(systems: list[np.ndarray], places: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Accuracies [systems, draws] in ``DRAWS`` draws of places, the same for all systems, and of each system's seeds.
+    """Accuracies [systems, draws] in ``DRAWS`` draws of places and of each system's seeds.
 
-    ``systems``: ``correct`` [seeds, clips] of each; ``places``: of every clip. NaN where there is one place only. Of n
-    seeds n - 1 are drawn, which gives the mean's variance without bias; a single seed says nothing of other trainings.
+    The places drawn are the same for all systems. ``systems``: ``correct`` [seeds, clips] of each;
+    ``places``: of every clip. NaN where there is one place only. Of n seeds n - 1 are drawn, which
+    gives the mean's variance without bias; a single seed says nothing of other trainings.
     """
     rng = np.random.default_rng(seed)
     names, place = np.unique(places, return_inverse=True)
@@ -39,54 +116,51 @@ def bootstrap(systems: list[np.ndarray], places: np.ndarray, seed: int = 0) -> n
     clips = drawn @ np.bincount(place)
     found = []
     for correct in systems:
-        of_place = np.stack([np.bincount(place, row, len(names)) for row in correct])  # [seeds, places]
-        some = max(len(correct) - 1, 1)
-        seeds = rng.multinomial(some, np.full(len(correct), 1 / len(correct)), size=DRAWS) / some
-        found.append(np.einsum("ds,sp,dp->d", seeds, of_place, drawn, optimize=True) / clips)
+        # right answers: [seeds, places]
+        right = np.stack([np.bincount(place, row, len(names)) for row in correct])
+        count = max(len(correct) - 1, 1)
+        uniform = np.full(len(correct), 1 / len(correct))
+        seeds = rng.multinomial(count, uniform, size=DRAWS) / count
+        found.append(np.einsum("ds,sp,dp->d", seeds, right, drawn, optimize=True) / clips)
     return np.stack(found)
 
 
-def interval(draws: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of bootstrap draws."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def accuracy_interval(correct: np.ndarray, places: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a system's mean accuracy."""
-    return interval(bootstrap([correct], places)[0])
-
-
-def compare(system: np.ndarray, other: np.ndarray, places: np.ndarray) -> Comparison:
-    """How a system differs from another on the same clips; both ``correct`` [seeds, clips].
+def compare(
+    system: np.ndarray, other: np.ndarray, draws: np.ndarray, other_draws: np.ndarray
+) -> Comparison:
+    """How a system differs from another: both ``correct`` [seeds, clips], and their draws.
 
     The test asks how often draws lie as far from the measured difference as that lies from zero.
     """
     difference = float(system.mean() - other.mean())
-    one, two = bootstrap([system, other], places)
-    draws = one - two
-    if np.isnan(draws).any():
-        p = np.nan
-    else:
-        p = (1 + np.sum(np.abs(draws - difference) >= abs(difference) - 1e-12)) / (1 + DRAWS)
-    return Comparison(difference, interval(draws), float(p), float(POWER * draws.std()), mcnemar(system, other))
+    apart = draws - other_draws
+    p = np.nan
+    if not np.isnan(apart).any():
+        extreme = np.abs(apart - difference) >= abs(difference) - 1e-12
+        p = float((1 + np.sum(extreme)) / (1 + DRAWS))
+    detectable = float(POWER * apart.std())
+    return Comparison(difference, middle(apart), p, detectable, mcnemar(system, other))
 
 
 def mcnemar(system: np.ndarray, other: np.ndarray) -> float:
-    """Exact p of McNemar's test on the clips that one system gets right and the other does not, by majority of seeds.
+    """Exact p of McNemar's test on clips that one system gets right and the other does not.
 
-    NaN where they differ in the number of seeds: a majority of five is right more often than a single training.
+    Each by the majority of its seeds; NaN where they differ in the number of seeds, because a
+    majority of five is right more often than a single training.
     """
     if len(system) != len(other):
         return np.nan
-    right, other_right = system.mean(0) > 0.5, other.mean(0) > 0.5
-    only, only_other = int(np.sum(right & ~other_right)), int(np.sum(other_right & ~right))
+    right = system.mean(0) > 0.5
+    other_right = other.mean(0) > 0.5
+    only = int(np.sum(right & ~other_right))
+    only_other = int(np.sum(other_right & ~right))
     return float(binomtest(only, only + only_other).pvalue) if only + only_other else 1.0
 
 
 def holm(p: list[float]) -> list[float]:
-    """Holm's correction of the p of several comparisons, in their order; NaN stays NaN and is not counted."""
-    values, corrected = np.asarray(p, float), np.full(len(p), np.nan)
+    """Holm's correction of the p of several comparisons; NaN stays NaN and is not counted."""
+    values = np.asarray(p, float)
+    corrected = np.full(len(p), np.nan)
     order = [k for k in np.argsort(values) if not np.isnan(values[k])]
     largest = 0.0
     for rank, k in enumerate(order):

@@ -1,4 +1,4 @@
-"""One training loop for both networks: seeded epoch by epoch, so that a run cut short ends as if it had not been."""
+"""One training loop for both networks, seeded epoch by epoch, so that it can be resumed exactly."""
 
 import json
 import time
@@ -13,35 +13,41 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .artefacts import written_whole
+from .files import written_whole
 
 Batch = dict[str, torch.Tensor]
 Loss = Callable[[nn.Module, Batch], torch.Tensor]
 
 
+def default_device() -> str:
+    """The device that "auto" stands for."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def epoch_generator(seed: int, epoch: int, stream: int = 0) -> np.random.Generator:
-    """The source of all random choices of one epoch; torch's own generator (dropout, masks) is seeded from it too."""
+    """The source of all random choices of one epoch; seeds torch's own generator too."""
     rng = np.random.default_rng([seed, epoch, stream])
     torch.manual_seed(int(rng.integers(2**62)))
     return rng
 
 
 def mix(batch: Batch, share: float | np.ndarray, rng: np.random.Generator) -> Batch:
-    """Mixup: each clip becomes ``share`` of itself and 1 - share of a random other clip, in every value of the batch.
+    """Mixup: each clip becomes ``share`` of itself and 1 - share of another, in every value.
 
-    ``share`` within 0 to 1, for the whole batch or [B]; targets are mixed as their waveforms or images are.
+    ``share`` within 0 to 1, for the whole batch or [B]; targets are mixed as their waveforms are.
     """
     clips = len(next(iter(batch.values())))
-    shares, pairs = torch.from_numpy(np.resize(share, clips)).float(), torch.from_numpy(rng.permutation(clips))
+    shares = torch.from_numpy(np.resize(share, clips)).float()
+    partners = torch.from_numpy(rng.permutation(clips))
     mixed = {}
     for name, value in batch.items():
         own = shares.to(value.device).reshape(-1, *[1] * (value.ndim - 1))
-        mixed[name] = own * value + (1 - own) * value[pairs.to(value.device)]
+        mixed[name] = own * value + (1 - own) * value[partners.to(value.device)]
     return mixed
 
 
 def prefetched(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The same batches; the next one is made in a thread while one is in use."""
+    """The same batches; a thread prepares the next one while one is in use."""
     source = iter(batches)
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, source, None)
@@ -50,7 +56,9 @@ def prefetched(batches: Iterable[Batch]) -> Iterator[Batch]:
             yield batch
 
 
-def step(net: nn.Module, batch: Batch, loss: Loss, optimiser: torch.optim.Optimizer) -> torch.Tensor:
+def step(
+    net: nn.Module, batch: Batch, loss: Loss, optimiser: torch.optim.Optimizer
+) -> torch.Tensor:
     """One step of ``net`` in training mode on one batch; its loss, before the step."""
     optimiser.zero_grad(set_to_none=True)
     cost = loss(net, batch)
@@ -70,27 +78,29 @@ def fit(
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     after_epoch: Callable[[int], dict] = lambda epoch: {},
 ) -> pd.DataFrame:
-    """Train ``net`` in place and return the history: a row an epoch with epoch, loss, seconds and ``after_epoch``'s.
+    """Train ``net`` in place; return the history, one row per epoch.
 
-    ``batches(epoch)`` yields the epoch's batches; ``loss(net, batch)`` is what one of them costs; ``schedule`` steps
-    once an epoch. With ``checkpoint`` the state is written there after every epoch, and a run that finds one goes on
-    from it. One line is printed an epoch. Raises FloatingPointError when the loss is no longer finite.
+    Its columns are epoch, loss, seconds and what ``after_epoch(epoch)`` returns. ``batches(epoch)``
+    yields the epoch's batches, ``loss(net, batch)`` is the loss of one of them, and ``schedule``
+    steps once per epoch. With ``checkpoint`` the state is written there after every epoch, and
+    training resumes from it. Prints one line per epoch. Raises FloatingPointError when the loss is
+    no longer finite.
     """
     history = resume(checkpoint, net, optimiser, schedule) if checkpoint else []
     if history:
         print(f"resumed after epoch {history[-1]['epoch']} of {epochs}")
     for epoch in range(len(history) + 1, epochs + 1):
-        started, losses = time.perf_counter(), []
+        started = time.perf_counter()
         net.train()
-        for batch in batches(epoch):
-            losses.append(step(net, batch, loss, optimiser))
+        losses = [step(net, batch, loss, optimiser) for batch in batches(epoch)]
         mean = torch.stack(losses).mean().item()
         if not np.isfinite(mean):
-            raise FloatingPointError(f"the loss is {mean} in epoch {epoch}: a lower learning rate may help")
+            what = f"the loss is {mean} in epoch {epoch}"
+            raise FloatingPointError(f"{what}: a lower learning rate may help")
         if schedule:
             schedule.step()
-        row = {"epoch": epoch, "loss": mean} | after_epoch(epoch) | {"seconds": time.perf_counter() - started}
-        history.append(row)
+        row = {"epoch": epoch, "loss": mean} | after_epoch(epoch)
+        history.append(row | {"seconds": time.perf_counter() - started})
         print(f"epoch {epoch:3d} of {epochs}  loss {mean:.3f}", flush=True)
         if checkpoint:
             save_checkpoint(checkpoint, net, optimiser, schedule, history)
@@ -102,8 +112,13 @@ def save_checkpoint(path: Path, net: nn.Module, optimiser, schedule, history: li
     tensors = {f"net.{name}": value.contiguous() for name, value in net.state_dict().items()}
     state = optimiser.state_dict()
     for index, values in state["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value.contiguous() for name, value in values.items()}
-    about = {"history": history, "groups": state["param_groups"], "schedule": schedule and schedule.state_dict()}
+        for name, value in values.items():
+            tensors[f"optimiser.{index}.{name}"] = value.contiguous()
+    about = {
+        "history": history,
+        "groups": state["param_groups"],
+        "schedule": schedule and schedule.state_dict(),
+    }
     with written_whole(path) as temporary:
         save_file(tensors, temporary, {name: json.dumps(value) for name, value in about.items()})
 
@@ -113,13 +128,18 @@ def resume(path: Path, net: nn.Module, optimiser, schedule) -> list[dict]:
     if not path.exists():
         return []
     with safe_open(path, "pt") as file:
-        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    net.load_state_dict({name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")})
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = file.metadata()
+    weights: dict[str, torch.Tensor] = {}
     state: dict[int, dict] = {}
     for name, value in tensors.items():
-        kind, index, *rest = name.split(".")
-        if kind == "optimiser":
-            state.setdefault(int(index), {})[".".join(rest)] = value
+        kind, _, rest = name.partition(".")
+        if kind == "net":
+            weights[rest] = value
+        else:
+            index, _, entry = rest.partition(".")
+            state.setdefault(int(index), {})[entry] = value
+    net.load_state_dict(weights)
     optimiser.load_state_dict({"state": state, "param_groups": json.loads(about["groups"])})
     if schedule:
         schedule.load_state_dict(json.loads(about["schedule"]))

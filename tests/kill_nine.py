@@ -39,12 +39,14 @@ def fetch(shared: Path, own: Path) -> None:
     archives = []
     for path in sorted((shared / "served").glob("*.zip")):
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
-        archives.append(Archive(path.name, f"{os.environ['SERVER']}/{path.name}", path.stat().st_size, md5))
+        archives.append(
+            Archive(path.name, f"{os.environ['SERVER']}/{path.name}", path.stat().st_size, md5)
+        )
     fetch("tau2019", archives, own / "tau2019")
 
 
 def pack(shared: Path, own: Path) -> None:
-    from asc_lib import store
+    from asc_lib.corpora import store
 
     store.AT_A_TIME = 16
     store.verify(corpus(shared))
@@ -54,10 +56,11 @@ def tags(shared: Path, own: Path) -> None:
     """Tag vectors by networks that were not trained: their values matter here, not their sense."""
     import torch
 
-    from asc_lib import store, tag_vectors
-    from asc_lib.experiment import PRESETS
-    from asc_lib.tagger import Tagger
+    from asc_lib.corpora import store
+    from asc_lib.settings import PRESETS
     from asc_lib.tagging_net import TaggingNet
+    from asc_lib.tags import sources
+    from asc_lib.tags.tagger_training import Tagger
 
     torch.manual_seed(0)
     sizes, names = PRESETS["mini"].tagger, [f"tag {k}" for k in range(20)]
@@ -73,15 +76,20 @@ def training(shared: Path, own: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from asc_lib import experiment, store
-    from asc_lib.artefacts import write_text, written_whole
-    from asc_lib.recipe import SceneData
+    from asc_lib import settings
+    from asc_lib.corpora import store
+    from asc_lib.files import write_text, written_whole
     from asc_lib.scene_net import SceneNet
+    from asc_lib.scenes import SceneData
 
     torch.manual_seed(0)
     scenes = corpus(shared)
-    recipe = replace(experiment.PRESETS["mini"].scene, crop=12_000, epochs=4, mixup_from=2, look_every=2)
-    data = SceneData(scenes, store.pack(scenes), np.zeros((len(scenes.clips), 0), "float32"), recipe, "cpu")
+    recipe = replace(
+        experiment.PRESETS["mini"].scene, crop=12_000, epochs=4, mixup_from=2, eval_every=2
+    )
+    data = SceneData(
+        scenes, store.pack(scenes), np.zeros((len(scenes.clips), 0), "float32"), recipe, "cpu"
+    )
     net = SceneNet(0, 10, "narrow", "baseline")
     history = data.train(net, 0, own / "checkpoint.safetensors")
     with written_whole(own / "net.safetensors") as file:
@@ -91,9 +99,8 @@ def training(shared: Path, own: Path) -> None:
 
 
 def work(job: str, shared: Path, own: Path) -> None:
-    import torch
-
     import asc_lib.tag_vectors  # noqa: F401, before the clock starts
+    import torch
 
     torch.set_num_threads(1)
     print("started", flush=True)
@@ -109,7 +116,9 @@ def prepare(shared: Path) -> None:
     files = sorted(path for path in (shared / "scenes").rglob("*") if path.is_file())
     (shared / "served").mkdir()
     for number in range(3):
-        archive = shared / "served" / f"TAU-urban-acoustic-scenes-2019-development.audio.{number + 1}.zip"
+        archive = (
+            shared / "served" / f"TAU-urban-acoustic-scenes-2019-development.audio.{number + 1}.zip"
+        )
         with zipfile.ZipFile(archive, "w") as packed:
             for path in files[number::3]:
                 name = path.relative_to(shared / "scenes").as_posix()
@@ -132,7 +141,9 @@ def start(job: str, shared: Path, own: Path) -> subprocess.Popen:
     own.mkdir(exist_ok=True)
     command = [sys.executable, __file__, "--job", job, "--shared", shared, "--own", own]
     environment = os.environ | {"ASC_DATA": str(own / "data"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline().strip() == "started", process.stderr.read()
     return process
 
@@ -147,9 +158,14 @@ def finish(process: subprocess.Popen) -> float:
 def contents(folder: Path) -> dict[str, str]:
     """Hash of every file by its name, but of locks and of what a kill left under a temporary name."""
     files = [
-        path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock" and ".part" not in path.name
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock" and ".part" not in path.name
     ]
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def tally(kills: int, seed: int) -> None:
@@ -179,7 +195,10 @@ def tally(kills: int, seed: int) -> None:
             shutil.rmtree(own)
         wrong += done + late - equal
         same = f"{equal} of {done + late} restarts ended with the same {len(expected)} files"
-        print(f"{job}: {done} kills within {takes:.1f} s of work ({late} came too late); {same}", flush=True)
+        print(
+            f"{job}: {done} kills within {takes:.1f} s of work ({late} came too late); {same}",
+            flush=True,
+        )
     shutil.rmtree(root)
     raise SystemExit(f"{wrong} restarts ended differently" if wrong else 0)
 

@@ -15,7 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asc_lib import artefacts, audio, corpora, store
+from asc_lib import corpora, files
+from asc_lib.corpora import audio, store
 
 
 def test_pre_emphasis_is_the_filter_of_the_paper():
@@ -30,7 +31,9 @@ def test_pre_emphasis_is_the_filter_of_the_paper():
 def test_mel_spectrogram_is_librosas():
     x = np.random.default_rng(1).standard_normal(44_100).astype("float32")
     ours = audio.MelSpectrogram()(torch.from_numpy(x)).numpy()
-    options = dict(sr=44_100, n_fft=2560, hop_length=347, n_mels=128, fmin=20, fmax=22_050, pad_mode="reflect")
+    options = dict(
+        sr=44_100, n_fft=2560, hop_length=347, n_mels=128, fmin=20, fmax=22_050, pad_mode="reflect"
+    )
     assert np.allclose(ours, librosa.feature.melspectrogram(y=x, **options), rtol=1e-3, atol=1e-6)
 
 
@@ -50,7 +53,10 @@ def test_standardised_decibels():
         (lambda p: None, "is missing"),
         (lambda p: p.write_text("no sound"), "cannot be read as audio"),
         (lambda p: p.write_bytes(b""), r"is an empty file \(0 bytes\)"),
-        (lambda p: soundfile.write(p, np.zeros((10, 2)), 44_100), "has a sample rate of 44100 Hz, expected 48000"),
+        (
+            lambda p: soundfile.write(p, np.zeros((10, 2)), 44_100),
+            "has a sample rate of 44100 Hz, expected 48000",
+        ),
         (lambda p: soundfile.write(p, np.zeros(10), 48_000), r"has 1 channel\(s\), expected 2"),
         (lambda p: soundfile.write(p, np.zeros((10, 2)), 48_000), "has 10 samples, expected 48000"),
     ],
@@ -71,7 +77,10 @@ def test_the_store_holds_the_upper_16_bits(small_mini, tmp_path, monkeypatch):
     assert store.pack(small_mini).fingerprint == packed.fingerprint
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 900)), min_size=1, max_size=8), st.integers(1, 100))
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 900)), min_size=1, max_size=8),
+    st.integers(1, 100),
+)
 def test_a_batch_is_its_excerpts(picks, length):
     waveforms = np.random.default_rng(0).integers(-9, 9, (10, 2, 1000)).astype("int16")
     rows, starts = np.array(picks).T
@@ -102,7 +111,7 @@ def test_the_store_goes_to_a_gpu_where_it_fits(fits, small_mini, tmp_path, monke
 
 PACKING = """
 from pathlib import Path
-from asc_lib import store
+from asc_lib.corpora import store
 from asc_lib.corpora import tau2019
 print(store.pack(tau2019.read("mini", Path("{}"))).fingerprint)
 """
@@ -110,7 +119,9 @@ print(store.pack(tau2019.read("mini", Path("{}"))).fingerprint)
 
 def packing(root, data):
     command = [sys.executable, "-c", PACKING.format(root)]
-    return subprocess.Popen(command, env=os.environ | {"ASC_DATA": str(data)}, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=os.environ | {"ASC_DATA": str(data)}, stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_two_pack_at_once(small_mini, tmp_path):
@@ -150,10 +161,14 @@ def test_a_damaged_store_is_refused(small_mini, tmp_path, monkeypatch):
         raw.seek(-3, 2)
         raw.write(bytes([byte[0] ^ 1]))
     first = small_mini.clips["filename"].iloc[-1]
-    with pytest.raises(corpora.CorpusError, match=rf"is damaged \(first at \['{first}'\]\): delete this folder"):
+    with pytest.raises(
+        corpora.CorpusError, match=rf"is damaged \(first at \['{first}'\]\): delete this folder"
+    ):
         store.verify(small_mini)
     os.truncate(file, 1_000_000)
-    with pytest.raises(corpora.CorpusError, match="is damaged .*: delete this folder, and it is packed again"):
+    with pytest.raises(
+        corpora.CorpusError, match="is damaged .*: delete this folder, and it is packed again"
+    ):
         store.pack(small_mini)
     shutil.rmtree(file.parent)
     assert store.pack(small_mini).fingerprint == packed.fingerprint
@@ -168,7 +183,9 @@ def test_a_full_disk_leaves_nothing(small_mini, tmp_path, monkeypatch):
 
     monkeypatch.setenv("ASC_DATA", str(tmp_path))
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match="No space left on device: 0.0365 GB are needed for waveforms.npy"):
+    with pytest.raises(
+        OSError, match="No space left on device: 0.0365 GB are needed for waveforms.npy"
+    ):
         store.pack(small_mini)
     assert {path.suffix for path in (tmp_path / "made").rglob("*") if path.is_file()} <= {".lock"}
 
@@ -183,21 +200,26 @@ def test_a_filled_array_is_what_was_filled_in(tmp_path):
         put(items[0], np.repeat(items[:, None], 3, 1))
 
     with pytest.raises(KeyboardInterrupt):
-        artefacts.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2)
-    array = artefacts.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2)
+        files.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2)
+    array = files.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2)
     assert calls == [[0, 1], [2, 3], [2, 3], [4]] and array.tolist() == [[k] * 3 for k in range(5)]
-    assert artefacts.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2).shape == (5, 3) and len(calls) == 4
+    assert (
+        files.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2).shape == (5, 3)
+        and len(calls) == 4
+    )
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".unfinished", ".filled")]
-    with pytest.raises(ValueError, match=r"a.npy is damaged \(it has the shape \(5, 3\), not \(5, 4\)\): delete it"):
-        artefacts.filled(tmp_path / "a.npy", (5, 4), "int16", fill, 5, 2)
+    with pytest.raises(
+        ValueError, match=r"a.npy is damaged \(it has the shape \(5, 3\), not \(5, 4\)\): delete it"
+    ):
+        files.filled(tmp_path / "a.npy", (5, 4), "int16", fill, 5, 2)
     os.truncate(tmp_path / "a.npy", 140)
     with pytest.raises(ValueError, match="a.npy is damaged .*: delete it, and it is made again"):
-        artefacts.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2)
+        files.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
     target = tmp_path / "made" / "x.bin"
-    with pytest.raises(RuntimeError), artefacts.written_whole(target) as temporary:
+    with pytest.raises(RuntimeError), files.written_whole(target) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert os.listdir(target.parent) == []
@@ -206,7 +228,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 def test_a_file_does_not_replace_a_folder(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "a").write_text("a")
-    with pytest.raises(IsADirectoryError), artefacts.written_whole(tmp_path / "kept") as temporary:
+    with pytest.raises(IsADirectoryError), files.written_whole(tmp_path / "kept") as temporary:
         temporary.write_text("new")
     assert [path.name for path in tmp_path.rglob("*")] == ["kept", "a"]
 
@@ -220,10 +242,10 @@ def test_an_artefact_is_made_once(tmp_path):
         (path / "a").write_text("a")
 
     for _ in range(2):
-        assert (artefacts.made_once(tmp_path / "thing", make) / "a").read_text() == "a"
+        assert (files.made_once(tmp_path / "thing", make) / "a").read_text() == "a"
     assert len(calls) == 1
 
 
 def test_fingerprints_tell_parts_apart():
-    assert artefacts.fingerprint("ab", "c") != artefacts.fingerprint("a", "bc")
-    assert artefacts.fingerprint(b"x") == artefacts.fingerprint(b"x") and len(artefacts.fingerprint(1)) == 12
+    assert files.fingerprint("ab", "c") != files.fingerprint("a", "bc")
+    assert files.fingerprint(b"x") == files.fingerprint(b"x") and len(files.fingerprint(1)) == 12

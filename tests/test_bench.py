@@ -10,16 +10,18 @@ from bench import network, plain
 from bench.common import side_by_side
 from torch.nn import functional as F
 
-from asc_lib.artefacts import REPOSITORY
-from asc_lib.recipe import outputs
+from asc_lib.files import REPOSITORY
 from asc_lib.scene_net import SceneNet
+from asc_lib.scenes import outputs
 
 
 def test_both_ways_compute_the_same():
     torch.manual_seed(0)
     ours, theirs = SceneNet(0), plain.PlainNet()
     shapes = {name: value.shape for name, value in theirs.state_dict().items()}
-    theirs.load_state_dict({name: value.reshape(shapes[name]) for name, value in ours.state_dict().items()})
+    theirs.load_state_dict(
+        {name: value.reshape(shapes[name]) for name, value in ours.state_dict().items()}
+    )
     waveform, targets, tags = 3000 * torch.randn(4, 2, 48_000), torch.arange(4), torch.zeros(4, 0)
     for net, logits in ((ours, ours(waveform, tags).logits), (theirs, theirs(waveform))):
         F.cross_entropy(logits, targets).backward()
@@ -31,7 +33,9 @@ def test_both_ways_compute_the_same():
     for (name, one), other in zip(ours.named_buffers(), theirs.buffers(), strict=True):
         assert torch.allclose(one, other, rtol=1e-4), name
     _, probabilities = outputs(ours, [{"waveform": waveform, "tags": tags}], "float32")
-    assert (torch.from_numpy(probabilities) - plain.probabilities(theirs, waveform)).abs().max() < 1e-4
+    assert (
+        torch.from_numpy(probabilities) - plain.probabilities(theirs, waveform)
+    ).abs().max() < 1e-4
 
 
 def test_counted_work_is_that_of_the_released_front_end():
@@ -54,7 +58,9 @@ def test_turns_alternate_and_the_first_does_not_count():
 
 
 def test_a_process_that_dies_is_named(tmp_path):
-    worker = network.Worker("plain", tmp_path, network.Sizes(crop=10, batch=2, whole=2, per_epoch=2), "cpu")
+    worker = network.Worker(
+        "plain", tmp_path, network.Sizes(crop=10, batch=2, whole=2, per_epoch=2), "cpu"
+    )
     with pytest.raises(RuntimeError, match="the process of 'plain' died in 'training step'"):
         worker.seconds("training step")
     worker.end()
@@ -62,7 +68,9 @@ def test_a_process_that_dies_is_named(tmp_path):
 
 def test_toy_benchmark_from_end_to_end(tmp_path):
     command = [sys.executable, "-m", "tests.bench", "--toy", tmp_path]
-    printed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(
+        command, cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout
     (path,) = tmp_path.glob("*.json")
     found = json.loads(path.read_text(encoding="utf-8"))
     for row in network.ROWS:
@@ -84,7 +92,11 @@ def test_the_row_of_a_sweep(tmp_path):
     from bench import report
 
     seconds = {"alone": 10.0, "one worker": 96.0}
-    shares = {"cost a cell (s)": 2.0, "two workers, share of the time of one": 0.55, "what the machine allows": 0.521}
+    shares = {
+        "cost a cell (s)": 2.0,
+        "two workers, share of the time of one": 0.55,
+        "what the machine allows": 0.521,
+    }
     found = {"machine": "m", "cells": 8, "seconds": seconds} | shares
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "m.json").write_text(json.dumps(found))
@@ -106,5 +118,8 @@ for _ in range(20):
 print(faults() - before)
 """
     command = [sys.executable, "-c", program]
-    faults = {way: int(subprocess.check_output([*command, way], cwd=REPOSITORY)) for way in ("ours", "plain")}
+    faults = {
+        way: int(subprocess.check_output([*command, way], cwd=REPOSITORY))
+        for way in ("ours", "plain")
+    }
     assert faults["ours"] < 0.1 * faults["plain"]

@@ -17,10 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from asc_lib import attention, corpora, explorer, store, system
-from asc_lib.artefacts import REPOSITORY
+from asc_lib import corpora
+from asc_lib.corpora import store
+from asc_lib.files import REPOSITORY
+from asc_lib.use import explorer, system, what_if
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 SETTINGS = {
     "notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
     "themes": {"theme": "JupyterLab Light"},
@@ -29,7 +33,10 @@ SCREENSHOTS = os.environ.get("ASC_SCREENSHOTS")
 MINUTE = 60_000
 
 if not CHROMIUM and os.environ.get("ASC_BROWSER") != "required":
-    pytest.skip("no Chromium here: install Debian's package chromium to run the browser tests", allow_module_level=True)
+    pytest.skip(
+        "no Chromium here: install Debian's package chromium to run the browser tests",
+        allow_module_level=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,9 @@ def lab(tmp_path_factory):
     """JupyterLab on a free port, over a folder with short copies of 04 and 07: its address and the folder."""
     root = tmp_path_factory.mktemp("lab")
     for name, settings in SETTINGS.items():
-        path = root / "settings" / "@jupyterlab" / "apputils-extension" / f"{name}.jupyterlab-settings"
+        path = (
+            root / "settings" / "@jupyterlab" / "apputils-extension" / f"{name}.jupyterlab-settings"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings))
     (root / "notebooks").mkdir()
@@ -54,9 +63,14 @@ def lab(tmp_path_factory):
         "--IdentityProvider.token=",
         "--ServerApp.port_retries=0",
     ]
-    options += [f"--LabApp.user_settings_dir={root / 'settings'}", f"--LabApp.workspaces_dir={root / 'workspaces'}"]
+    options += [
+        f"--LabApp.user_settings_dir={root / 'settings'}",
+        f"--LabApp.workspaces_dir={root / 'workspaces'}",
+    ]
     command = [sys.executable, "-m", "jupyterlab", *options, f"--notebook-dir={root / 'notebooks'}"]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    server = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         yield address(server), root
     finally:
@@ -105,7 +119,12 @@ def run_all(page, url: str, name: str, widget: str) -> None:
     page.locator(".lm-Menu-itemLabel >> text='Run All Cells'").click()
     page.locator(".jp-Notebook").press("Escape")
     page.locator(widget).last.wait_for(timeout=5 * MINUTE)
-    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert (
+        page.locator(
+            ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']"
+        ).count()
+        == 0
+    )
     page.locator(widget).last.scroll_into_view_if_needed()
 
 
@@ -133,7 +152,9 @@ def expected(heard: attention.Heard, tags: torch.Tensor) -> str:
     now, own = (attention.probabilities(heard.answer(one))[0] for one in (tags, None))
     best = np.argsort(-now)[:3]
     labels = heard.system.labels
-    return ", ".join(f"{labels[k]} {100 * now[k]:.1f} % (own tags: {100 * own[k]:.1f} %)" for k in best)
+    return ", ".join(
+        f"{labels[k]} {100 * now[k]:.1f} % (own tags: {100 * own[k]:.1f} %)" for k in best
+    )
 
 
 def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
@@ -144,7 +165,9 @@ def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
     clip = page.locator(".widget-dropdown:has(label:text-is('clip')) select")
     name = clip.evaluate("menu => menu.options[menu.selectedIndex].text").split(":")[0]
     row = corpus.clips.index[corpus.clips["filename"] == name][0]
-    heard = attention.Heard.of(trained, *trained.inputs(np.array(store.pack(corpus).waveforms[row])[None]))
+    heard = attention.Heard.of(
+        trained, *trained.inputs(np.array(store.pack(corpus).waveforms[row])[None])
+    )
     assert said(page) == expected(heard, heard.tags)
     screenshots(page, "explorer")
 
@@ -161,7 +184,9 @@ def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
     if SCREENSHOTS:  # the README's picture
         page.set_viewport_size({"width": 1280, "height": 2000})
         page.wait_for_timeout(1000)
-        page.locator(".jp-OutputArea-output > .widget-vbox").last.screenshot(path=Path(SCREENSHOTS) / "explorer.png")
+        page.locator(".jp-OutputArea-output > .widget-vbox").last.screenshot(
+            path=Path(SCREENSHOTS) / "explorer.png"
+        )
         page.set_viewport_size({"width": 1280, "height": 1000})
 
     page.evaluate(WATCH)

@@ -7,19 +7,28 @@ import pandas as pd
 import pytest
 import soundfile
 
-from asc_lib import corpora, tagger
+from asc_lib import corpora
 from asc_lib.corpora import esc50, fsdkaggle2019, mini, soundscapes, tau2019
 from asc_lib.tagging_net import TaggerSizes
+from asc_lib.tags import tagger_training
 
 
 def test_scenes_are_written_as_tau_2019(small_mini):
     clip = small_mini.clips.iloc[0]
     info = soundfile.info(small_mini.root / clip["filename"])
     assert (info.samplerate, info.channels, info.subtype) == (48_000, 2, "PCM_24")
-    scene, city, place, segment, device = clip["filename"].removesuffix(".wav").removeprefix("audio/").split("-")
-    assert (scene, f"{city}-{place}", device) == (clip["scene_label"], clip["location"], "a") and segment.isdigit()
+    scene, city, place, segment, device = (
+        clip["filename"].removesuffix(".wav").removeprefix("audio/").split("-")
+    )
+    assert (scene, f"{city}-{place}", device) == (
+        clip["scene_label"],
+        clip["location"],
+        "a",
+    ) and segment.isdigit()
     meta = pd.read_csv(small_mini.root / "meta.csv", sep="\t")
-    assert list(meta) == ["filename", "scene_label", "identifier", "source_label"] and len(meta) == 190
+    assert (
+        list(meta) == ["filename", "scene_label", "identifier", "source_label"] and len(meta) == 190
+    )
     test = pd.read_csv(small_mini.root / "evaluation_setup" / "fold1_test.csv", sep="\t")
     assert list(test) == ["filename"] and len(test) == 90
     assert len(small_mini.labels) == 10 and small_mini.clips["city"].nunique() == 10
@@ -66,7 +75,9 @@ def test_the_same_recipe_composes_the_same_clips(small_mini, tmp_path):
     sounds = mini.SynthesisedSounds()
     place = soundscapes.locations(recipe, sounds)[7]
     clip, rows = soundscapes.compose(recipe, sounds, soundscapes.Place(recipe, sounds, place), 0)
-    written = small_mini.clips[small_mini.clips["location"] == f"{place.city}-{place.number}"].iloc[0]
+    written = small_mini.clips[small_mini.clips["location"] == f"{place.city}-{place.number}"].iloc[
+        0
+    ]
     stored, _ = soundfile.read(small_mini.root / written["filename"], dtype="float32")
     assert np.abs(stored.T - clip).max() < 2**-22 and np.abs(clip).max() <= 1
     assert len(rows) == (small_mini.composition["filename"] == written["filename"]).sum()
@@ -74,7 +85,9 @@ def test_the_same_recipe_composes_the_same_clips(small_mini, tmp_path):
 
 def test_snr_is_what_the_composition_says():
     sounds, rng = mini.SynthesisedSounds(), np.random.default_rng(0)
-    recipe = replace(mini.RECIPE, scenes=mini.SCENES | {"park": replace(mini.SCENES["park"], hum=0, throb=0)})
+    recipe = replace(
+        mini.RECIPE, scenes=mini.SCENES | {"park": replace(mini.SCENES["park"], hum=0, throb=0)}
+    )
     at = next(p for p in soundscapes.locations(recipe, sounds) if p.scene == "park")
     place = soundscapes.Place(recipe, sounds, at)
     place.distance = 0.0
@@ -83,7 +96,9 @@ def test_snr_is_what_the_composition_says():
     _, event = place.event(steady, 10.0, 96_000, np.random.default_rng(4))
     active = event[:, np.abs(event).sum(0) > 0]
     power = np.square(active).mean() / np.square(bed).mean()
-    assert 10 * np.log10(power) == pytest.approx(10, abs=1)  # the distance filter still takes a little
+    assert 10 * np.log10(power) == pytest.approx(
+        10, abs=1
+    )  # the distance filter still takes a little
 
 
 def test_esc50_shares_no_location_and_no_recording(esc50_folder, tmp_path):
@@ -93,8 +108,12 @@ def test_esc50_shares_no_location_and_no_recording(esc50_folder, tmp_path):
     corpus = tau2019.read("esc50", tmp_path / "scenes")
     check_no_leak(corpus)
     folds = sounds.table.set_index("recording")["fold"].to_dict()
-    parts = corpus.composition.merge(corpus.clips[["filename", "split", "fold"]], on="filename", suffixes=("", "_clip"))
-    assert (parts["recording"].map(folds) == parts["fold_clip"]).all(), "a clip mixes official folds"
+    parts = corpus.composition.merge(
+        corpus.clips[["filename", "split", "fold"]], on="filename", suffixes=("", "_clip")
+    )
+    assert (parts["recording"].map(folds) == parts["fold_clip"]).all(), (
+        "a clip mixes official folds"
+    )
     assert set(corpus.clips.query("split == 'train'")["fold"]) == {1, 2, 3, 4}
     assert set(corpus.clips.query("split != 'train'")["fold"]) == {5}
 
@@ -109,7 +128,9 @@ def test_no_tagger_has_heard_a_clip_that_it_tags(esc50_folder, tmp_path):
     system, data = tagger.Tagger(nets, tags.tags, sizes), tagger.TagData(tags, [], folds, sizes)
     assert set(nets) == {1, 2, 3, 4} and "freesound-131943" not in set(tags.clips["recordings"])
     table = pd.read_csv(esc50_folder / "meta" / "esc50.csv")
-    official = {k: {f"freesound-{s}" for s in part["src_file"]} for k, part in table.groupby("fold")}
+    official = {
+        k: {f"freesound-{s}" for s in part["src_file"]} for k, part in table.groupby("fold")
+    }
     assert official[2] & official[3]
     recordings = tags.clips["recordings"].to_numpy()
     for scene_fold in range(1, 6):
@@ -117,8 +138,17 @@ def test_no_tagger_has_heard_a_clip_that_it_tags(esc50_folder, tmp_path):
         assert allowed == ((scene_fold,) if scene_fold < 5 else (1, 2, 3, 4))
         for fold in allowed:
             assert scene_fold == 5 or data.teachers(fold) == [scene_fold]  # nor has who taught it
-            heard = {recordings[row] for rows in tagger.training_rows(tags, folds, fold).values() for row in rows}
-            composed = {name for (_, fold), part in sounds.files.items() if fold == scene_fold for _, name in part}
+            heard = {
+                recordings[row]
+                for rows in tagger.training_rows(tags, folds, fold).values()
+                for row in rows
+            }
+            composed = {
+                name
+                for (_, fold), part in sounds.files.items()
+                if fold == scene_fold
+                for _, name in part
+            }
             assert len(heard) > 100 and not heard & composed and composed <= official[scene_fold]
 
 
@@ -142,9 +172,15 @@ def test_a_third_of_the_noisy_labels_is_wrong():
 
 
 def test_tag_clips_are_written_as_fsdkaggle2019(tmp_path):
-    rows = [r for r in mini.tag_rows(mini.SynthesisedSounds()) if r["fname"].endswith(("0000.wav", "0001.wav"))]
+    rows = [
+        r
+        for r in mini.tag_rows(mini.SynthesisedSounds())
+        if r["fname"].endswith(("0000.wav", "0001.wav"))
+    ]
     soundscapes.write_tag_clips(rows, mini.tag_clip, tmp_path / "tags")
-    info = soundfile.info(tmp_path / "tags" / "FSDKaggle2019.audio_train_curated" / "train_curated-0000.wav")
+    info = soundfile.info(
+        tmp_path / "tags" / "FSDKaggle2019.audio_train_curated" / "train_curated-0000.wav"
+    )
     assert (info.samplerate, info.channels, info.subtype) == (44_100, 1, "PCM_16")
     meta = tmp_path / "tags" / "FSDKaggle2019.meta"
     assert list(pd.read_csv(meta / "test_post_competition.csv"))[:3] == ["fname", "labels", "usage"]
@@ -172,10 +208,14 @@ def test_contradictory_lists_are_refused(small_mini, tmp_path):
     evaluate = pd.read_csv(setup / "fold1_evaluate.csv", sep="\t")
     both = pd.concat([evaluate, train.head(2)])
     both.to_csv(setup / "fold1_evaluate.csv", sep="\t", index=False)
-    with pytest.raises(corpora.CorpusError, match="fold1_test.csv names other clips than fold1_evaluate.csv"):
+    with pytest.raises(
+        corpora.CorpusError, match="fold1_test.csv names other clips than fold1_evaluate.csv"
+    ):
         tau2019.read("c", tmp_path / "c")
     both[["filename"]].to_csv(setup / "fold1_test.csv", sep="\t", index=False)
-    with pytest.raises(corpora.CorpusError, match="fold1_train.csv shares 2 clips with fold1_evaluate.csv"):
+    with pytest.raises(
+        corpora.CorpusError, match="fold1_train.csv shares 2 clips with fold1_evaluate.csv"
+    ):
         tau2019.read("c", tmp_path / "c")
     (setup / "fold1_train.csv").unlink()
     with pytest.raises(corpora.CorpusError, match="fold1_train.csv is missing"):

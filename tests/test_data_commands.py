@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from asc_lib import cli, corpora, store
+from asc_lib import cli, corpora
+from asc_lib.corpora import store
 
 
 @pytest.fixture
@@ -30,11 +31,17 @@ def test_check_lists_everything_and_fails(tau):
     first.write_bytes(b"")
     second.rename(tau / "audio" / "stray.wav")
     code, out = asc("check", "tau2019")
-    assert code == 1 and f"wrong  {first} is an empty file" in out and f"wrong  {second} is missing" in out
+    assert (
+        code == 1
+        and f"wrong  {first} is an empty file" in out
+        and f"wrong  {second} is missing" in out
+    )
     assert f"note   {tau / 'audio' / 'stray.wav'} is not in any table" in out
     assert "meta.csv has 190 rows, officially 14400" in out
     assert ["tau2019/meta.csv", "190", "14400"] in [line.split() for line in out.splitlines()]
-    assert out.splitlines()[-1].endswith("wrong, 1 to note") and "480000" in out  # these clips are too short as well
+    assert (
+        out.splitlines()[-1].endswith("wrong, 1 to note") and "480000" in out
+    )  # these clips are too short as well
 
 
 def test_pack_and_info(tau):
@@ -51,7 +58,12 @@ def test_info_of_an_unfinished_store(tau):
     clip = max((tau / "audio").iterdir())
     clip.write_bytes(clip.read_bytes()[:5000])
     code, out = asc("pack", "tau2019")
-    assert code == 1 and out.startswith("asc data pack:") and clip.name in out and len(out.splitlines()) == 1
+    assert (
+        code == 1
+        and out.startswith("asc data pack:")
+        and clip.name in out
+        and len(out.splitlines()) == 1
+    )
     assert "(unfinished)" in asc("info")[1]
 
 
@@ -59,8 +71,14 @@ def test_info_of_an_unfinished_store(tau):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("nowhere", "unknown data set 'nowhere': choose one of mini, esc50, tau2019, or name a folder"),
-        ("tau2019", "tau2019 is not there: `asc data fetch tau2019` gets it, or unpack its archives there by hand"),
+        (
+            "nowhere",
+            "unknown data set 'nowhere': choose one of mini, esc50, tau2019, or name a folder",
+        ),
+        (
+            "tau2019",
+            "tau2019 is not there: `asc data fetch tau2019` gets it, or unpack its archives there by hand",
+        ),
         ("mini", "/sys/no"),  # a folder that cannot be made
         ("esc50", "no ESC-50"),
     ],
@@ -69,7 +87,12 @@ def test_what_cannot_be_opened(command, name, message, tmp_path, monkeypatch):
     monkeypatch.delenv("ASC_ESC50", raising=False)
     monkeypatch.setenv("ASC_DATA", "/sys/no" if name == "mini" else str(tmp_path))
     code, out = asc(command, name)
-    assert code == 1 and message in out and len(out.splitlines()) == 1 and out.startswith(f"asc data {command}: ")
+    assert (
+        code == 1
+        and message in out
+        and len(out.splitlines()) == 1
+        and out.startswith(f"asc data {command}: ")
+    )
 
 
 def test_a_folder_of_ones_own(tmp_path, monkeypatch):
@@ -77,14 +100,24 @@ def test_a_folder_of_ones_own(tmp_path, monkeypatch):
     root = tmp_path / "mine"
     root.mkdir()
     for k in range(8):
-        soundfile.write(root / f"{k}.flac", 0.1 * np.random.default_rng(k).standard_normal(44_100), 44_100)
-    (root / "clips.csv").write_text("filename,label\n" + "".join(f"{k}.flac,{'ab'[k % 2]}\n" for k in range(8)))
+        soundfile.write(
+            root / f"{k}.flac", 0.1 * np.random.default_rng(k).standard_normal(44_100), 44_100
+        )
+    (root / "clips.csv").write_text(
+        "filename,label\n" + "".join(f"{k}.flac,{'ab'[k % 2]}\n" for k in range(8))
+    )
     code, out = asc("check", root)
-    assert code == 0 and out.count("is resampled from 44100 Hz") == 8 and "0 wrong, 16 to note" in out
+    assert (
+        code == 0 and out.count("is resampled from 44100 Hz") == 8 and "0 wrong, 16 to note" in out
+    )
     code, out = asc("pack", root)
     assert code == 0 and "8 clips of 1 s" in out and (root / "split.csv").is_file()
 
 
 def test_the_corpora_are_a_command_too():
-    done = subprocess.run([sys.executable, "-m", "asc_lib.corpora", "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and all(word in done.stdout for word in ("fetch", "check", "pack", "info"))
+    done = subprocess.run(
+        [sys.executable, "-m", "asc_lib.corpora", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and all(
+        word in done.stdout for word in ("fetch", "check", "pack", "info")
+    )

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from asc_lib import cells as grid
-from asc_lib import experiment, records, tables
+from asc_lib import settings
 from asc_lib.cli import app
-from asc_lib.experiment import ParameterError, check
-from asc_lib.tag_vectors import TagVectors
+from asc_lib.runs import cells as grid
+from asc_lib.runs import records, tables
+from asc_lib.settings import ParameterError, check
+from asc_lib.tags.sources import TagVectors
 
 COMMON = dict(data="mini", seed=0, epochs=0, device="cpu", threads=0)
 ATTENTION = COMMON | dict(front_end="auto", precision="float32", tags="tagger", heads=2, layers=1)
-COMBINED = ATTENTION | dict(fusion="combined_shared", heads=4, layers=3, concat_layers=4, attention_layers=3)
+COMBINED = ATTENTION | dict(
+    fusion="combined_shared", heads=4, layers=3, concat_layers=4, attention_layers=3
+)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +36,14 @@ COMBINED = ATTENTION | dict(fusion="combined_shared", heads=4, layers=3, concat_
         ({"seed": "0"}, "parameter 'seed' is a whole number, not '0'"),
         ({"data": "nope"}, "parameter 'data' is 'nope': choose one of mini, esc50, tau2019"),
         ({"front_end": "nope"}, "parameter 'front_end' is 'nope': choose one of auto, released"),
-        ({"tags": "nope"}, "parameter 'tags' is 'nope': choose one of tagger, shuffled, constant, true"),
-        ({"precision": "float16"}, "parameter 'precision' is 'float16': choose one of float32, bfloat16"),
+        (
+            {"tags": "nope"},
+            "parameter 'tags' is 'nope': choose one of tagger, shuffled, constant, true",
+        ),
+        (
+            {"precision": "float16"},
+            "parameter 'precision' is 'float16': choose one of float32, bfloat16",
+        ),
         ({"tags": ""}, "parameter 'tags' is ''"),
         ({"device": "nope"}, "parameter 'device' is 'nope'"),
     ],
@@ -57,17 +66,29 @@ def test_defaults_come_from_the_preset():
     assert (settings.front_end, settings.fusion) == ("narrow", "attention")
     assert check("04_attention", **(ATTENTION | {"epochs": 3})).preset.scene.epochs == 3
     full = experiment.PRESETS["tau2019"]
-    assert (full.front_end, full.scene.epochs, full.scene.batch, full.scene.lr) == ("released", 90, 24, 1e-4)
+    assert (full.front_end, full.scene.epochs, full.scene.batch, full.scene.lr) == (
+        "released",
+        90,
+        24,
+        1e-4,
+    )
 
 
 def test_sizes_that_do_not_apply_are_left_out():
     shared = check("05_combined", **COMBINED)
-    assert shared.sizes() == {"heads": 4, "layers": 3} and shared.parameters()["concat_layers"] is None
+    assert (
+        shared.sizes() == {"heads": 4, "layers": 3} and shared.parameters()["concat_layers"] is None
+    )
     separate = check("05_combined", **(COMBINED | {"fusion": "combined_separate"}))
     assert separate.sizes() == {"heads": 4, "concat_layers": 4, "attention_layers": 3}
-    codecat = COMMON | dict(front_end="auto", precision="float32", tags="tagger", fusion="codecat", layers=3)
+    codecat = COMMON | dict(
+        front_end="auto", precision="float32", tags="tagger", fusion="codecat", layers=3
+    )
     assert check("03_concatenation", **codecat).sizes() == {}
-    with pytest.raises(ParameterError, match="'fusion' is 'attention': choose one of baseline, codecat, before_code"):
+    with pytest.raises(
+        ParameterError,
+        match="'fusion' is 'attention': choose one of baseline, codecat, before_code",
+    ):
         check("03_concatenation", **(codecat | {"fusion": "attention"}))
 
 
@@ -92,12 +113,26 @@ def test_given_refuses_new_and_rebound_names_once():
 
 
 def test_the_name_of_a_run_holds_what_determines_it():
-    waves, tags = SimpleNamespace(fingerprint="w"), TagVectors(np.zeros((2, 2), "float32"), ["a", "b"], "tagger", None)
+    waves, tags = (
+        SimpleNamespace(fingerprint="w"),
+        TagVectors(np.zeros((2, 2), "float32"), ["a", "b"], "tagger", None),
+    )
     name = records.scene_run(check("04_attention", **ATTENTION), waves, tags)
     assert name.startswith("mini-attention-h2-l1-seed0-")
-    for change in ({"seed": 1}, {"threads": 2}, {"epochs": 1}, {"layers": 2}, {"precision": "bfloat16"}):
+    for change in (
+        {"seed": 1},
+        {"threads": 2},
+        {"epochs": 1},
+        {"layers": 2},
+        {"precision": "bfloat16"},
+    ):
         assert records.scene_run(check("04_attention", **(ATTENTION | change)), waves, tags) != name
-    assert records.scene_run(check("04_attention", **ATTENTION), SimpleNamespace(fingerprint="v"), tags) != name
+    assert (
+        records.scene_run(
+            check("04_attention", **ATTENTION), SimpleNamespace(fingerprint="v"), tags
+        )
+        != name
+    )
     other = TagVectors(np.ones((2, 2), "float32"), ["a", "b"], "tagger", None)
     assert records.scene_run(check("04_attention", **ATTENTION), waves, other) != name
 
@@ -116,15 +151,20 @@ def test_every_published_cell_has_a_notebook():
     assert [cell.settings().tags for cell in grid.cells("controls")] == [
         "shuffled", "constant", "true", "constant", "tagger"
     ]  # fmt: skip
-    assert [cell.settings().supervision for cell in grid.cells("taggers")] == ["curated", "noisy", "pseudo_labels"]
+    assert [cell.settings().supervision for cell in grid.cells("taggers")] == [
+        "curated",
+        "noisy",
+        "pseudo_labels",
+    ]
     with pytest.raises(
-        ValueError, match="unknown sweep 'table9': choose one of main, systems, controls, taggers, all, table2"
+        ValueError,
+        match="unknown sweep 'table9': choose one of main, systems, controls, taggers, all, table2",
     ):
         grid.cells("table9")
 
 
 def test_true_tags(small_mini):
-    from asc_lib.tag_vectors import open_tag_vectors
+    from asc_lib.tags.sources import open_tag_vectors
 
     tags = open_tag_vectors("true", small_mini, None)
     row = 17
@@ -149,11 +189,20 @@ def test_a_sweep_that_cannot_be(given, message):
 
 def test_a_dry_run_prints_lines_that_papermill_takes(tmp_path, monkeypatch):
     monkeypatch.setenv("ASC_RESULTS", str(tmp_path))
-    done = CliRunner().invoke(app, ["sweep", "controls", "--data", "mini", "--dry-run", "--seeds", "0", "4"])
+    done = CliRunner().invoke(
+        app, ["sweep", "controls", "--data", "mini", "--dry-run", "--seeds", "0", "4"]
+    )
     lines = [shlex.split(line) for line in done.output.splitlines()]
     assert done.exit_code == 0 and len(lines) == 10
-    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"mini", "mini/notebooks"}
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {
+        "mini",
+        "mini/notebooks",
+    }
     assert len({line[2] for line in lines}) == 10 and all(line[0] == "papermill" for line in lines)
-    for line, cell in zip(lines, [one for seed in (0, 4) for one in grid.cells("controls", data="mini", seed=seed)]):
+    for line, cell in zip(
+        lines, [one for seed in (0, 4) for one in grid.cells("controls", data="mini", seed=seed)]
+    ):
         assert line[1] == str(cell.path) and line[2].startswith(f"{tmp_path}/mini/notebooks/")
-        assert dict(zip(line[4::3], line[5::3])) == {name: str(value) for name, value in cell.parameters.items()}
+        assert dict(zip(line[4::3], line[5::3])) == {
+            name: str(value) for name, value in cell.parameters.items()
+        }

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from asc_lib import attention, explorer, plots
-from asc_lib.attention import Heard
-from asc_lib.explorer import Explorer, Recordings, WhatIf
+from asc_lib import plots
 from asc_lib.scene_net import SceneNet
-from asc_lib.system import load
+from asc_lib.use import explorer, what_if
+from asc_lib.use.explorer import Explorer, Recordings, WhatIf
+from asc_lib.use.system import load
+from asc_lib.use.what_if import Heard
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,9 @@ def test_sensitivity_is_the_slope_of_the_map(trained, saved):
 def test_distances_by_hand():
     weights = np.array([[1.0, 0, 0.5, 0.5], [1.0, 0, 0.5, 0.5], [0, 1.0, 0.5, 0.5]])
     apart = attention.distances(weights, np.array([0, 0, 1]), ["bus", "park"], heads=2)
-    assert apart.loc["bus", "park"] == 50 and apart.loc["bus", "bus"] == 0  # one head apart, one alike
+    assert (
+        apart.loc["bus", "park"] == 50 and apart.loc["bus", "bus"] == 0
+    )  # one head apart, one alike
     heads = attention.by_head(weights, np.array([0, 0, 1]), ["bus", "park"], heads=2)
     assert heads.loc["bus"].tolist() == pytest.approx([100 / 3, 0])
     assert heads.loc["park"].tolist() == pytest.approx([200 / 3, 0])
@@ -143,16 +146,25 @@ def test_distances_by_hand():
 def test_the_table_of_clips(trained, saved):
     table = attention.clip_table(trained, saved.scenes, saved.judged)
     rows = saved.scenes.corpus.rows("test")
-    assert table["row"].tolist() == rows.tolist() and table["change"].between(0, 1).all() and table["change"].max() > 0
+    assert (
+        table["row"].tolist() == rows.tolist()
+        and table["change"].between(0, 1).all()
+        and table["change"].max() > 0
+    )
     one = Heard.of(trained, **saved.scenes.whole(rows[3:4]))
-    apart = attention.probabilities(one.answer()) - attention.probabilities(one.answer(attention=False))
+    apart = attention.probabilities(one.answer()) - attention.probabilities(
+        one.answer(attention=False)
+    )
     assert table["change"][3] == pytest.approx(np.abs(apart).sum() / 2, abs=1e-6)
     assert (table["called"] == table["scene"]).equals(table["right"])
 
 
 def test_the_explorer_shows_the_clips_that_the_filters_leave(trained, saved):
     view = Explorer(trained, saved.scenes, saved.judged)
-    assert view.clip.value == view.chosen()["row"].iloc[0] and view.chosen()["change"].is_monotonic_decreasing
+    assert (
+        view.clip.value == view.chosen()["row"].iloc[0]
+        and view.chosen()["change"].is_monotonic_decreasing
+    )
     assert view.sound.value and view.features.value and view.audio.value[:4].tobytes() == b"RIFF"
     shown = view.what_if.heard.tags
     assert torch.equal(shown, saved.scenes.whole(np.array([view.clip.value]))["tags"])
@@ -171,14 +183,21 @@ def test_recordings_are_classified_or_named_with_their_reason(saved, tmp_path):
     (tmp_path / "bad.wav").write_text("x")
     view = Recordings(saved.folder)
     view.path.value = str(tmp_path)
-    assert "&lt;b&gt;good.wav: " in view.said.value and "✗ bad.wav cannot be read as audio" in view.said.value
-    assert view.recording.value == "<b>good.wav" and len(view.window.options) == 2 and view.line.value
+    assert (
+        "&lt;b&gt;good.wav: " in view.said.value
+        and "✗ bad.wav cannot be read as audio" in view.said.value
+    )
+    assert (
+        view.recording.value == "<b>good.wav" and len(view.window.options) == 2 and view.line.value
+    )
     first = view.what_if.heard
     view.window.value = 1
     assert view.what_if.heard is not first
     content = explorer.wav(np.ones((2, 48_000), "int16"))
     now = pd.Timestamp(0, tz="UTC").to_pydatetime()
-    view.upload.value = ({"name": "up.wav", "type": "", "size": 1, "content": content, "last_modified": now},)
+    view.upload.value = (
+        {"name": "up.wav", "type": "", "size": 1, "content": content, "last_modified": now},
+    )
     assert view.recording.value == "up.wav" and view.said.value.startswith("up.wav: ")
     view.path.value = str(tmp_path / "nowhere.wav")
     assert "is missing" in view.said.value and view.recording.value == "up.wav"

@@ -109,9 +109,13 @@ def test_a_corpus_is_fetched_once(host, tmp_path, capsys):
     listed, files = tau(host)
     fetch.fetch("tau2019", listed, tmp_path)
     assert unpacked(tmp_path, f"{TAU}/") == files and set(host.asked.values()) == {1}
-    assert not [path for path in (tmp_path / ".fetched").iterdir() if path.suffix not in (".json", "")]
+    assert not [
+        path for path in (tmp_path / ".fetched").iterdir() if path.suffix not in (".json", "")
+    ]
     out = capsys.readouterr().out
-    assert "4 of 4 archives to go" in out and out.index(".meta") < out.index("audio.1") < out.index("audio.3")
+    assert "4 of 4 archives to go" in out and out.index(".meta") < out.index("audio.1") < out.index(
+        "audio.3"
+    )
     fetch.fetch("tau2019", listed, tmp_path)
     assert set(host.asked.values()) == {1}
 
@@ -135,10 +139,15 @@ def test_a_split_archive_is_joined(size, host, tmp_path):
     files = {f"FSDKaggle2019.audio_train_noisy/{n}.wav": noise(n, 2500) for n in range(9)}
     parts = split(files, size)
     names = [f"FSDKaggle2019.audio_train_noisy.z{k + 1:02d}" for k in range(len(parts) - 1)]
-    listed = [host.add(name, part) for name, part in zip([*names, "FSDKaggle2019.audio_train_noisy.zip"], parts)]
+    listed = [
+        host.add(name, part)
+        for name, part in zip([*names, "FSDKaggle2019.audio_train_noisy.zip"], parts)
+    ]
     fetch.fetch("fsdkaggle2019", listed[::-1], tmp_path)
     assert unpacked(tmp_path) == files
-    assert [path.name for path in (tmp_path / ".fetched").glob("*.json")] == ["FSDKaggle2019.audio_train_noisy.json"]
+    assert [path.name for path in (tmp_path / ".fetched").glob("*.json")] == [
+        "FSDKaggle2019.audio_train_noisy.json"
+    ]
 
 
 @pytest.mark.skipif(not shutil.which("zip"), reason="needs Info-ZIP's zip")
@@ -167,7 +176,10 @@ def test_what_fails_for_now_is_tried_again(trick, host, tmp_path, waits, capsys)
 @pytest.mark.parametrize(
     "trick, message",
     [
-        ("broken", "audio.2.zip cannot be had from http.*5 tries.*The same command goes on there later"),
+        (
+            "broken",
+            "audio.2.zip cannot be had from http.*5 tries.*The same command goes on there later",
+        ),
         ("changed", "audio.2.zip cannot be had from .*hash.*5 tries"),
         ((500,), "the host answers 500 Internal Server Error"),
         ((404,), "audio.2.zip cannot be had from .*: the host answers 404 Not Found$"),
@@ -183,7 +195,10 @@ def test_what_fails_for_good_is_one_line(trick, message, host, tmp_path, waits):
     before = host.asked.copy()
     fetch.fetch("tau2019", listed, tmp_path)  # goes on there
     again = {name for name in host.asked if host.asked[name] != before[name]}
-    assert again == {f"{TAU}.audio.2.zip", f"{TAU}.audio.3.zip"} and unpacked(tmp_path, f"{TAU}/") == files
+    assert (
+        again == {f"{TAU}.audio.2.zip", f"{TAU}.audio.3.zip"}
+        and unpacked(tmp_path, f"{TAU}/") == files
+    )
 
 
 LONG_AGO = "Wed, 21 Oct 2015 07:28:00 GMT"
@@ -215,7 +230,9 @@ def test_a_disk_that_is_too_small(host, tmp_path, monkeypatch):
 FULL = "is full: make room, and the same command goes on with"
 
 
-@pytest.mark.parametrize("number, message", [(errno.ENOSPC, FULL), (errno.EROFS, "cannot be written: Read-only")])
+@pytest.mark.parametrize(
+    "number, message", [(errno.ENOSPC, FULL), (errno.EROFS, "cannot be written: Read-only")]
+)
 def test_a_disk_that_fills_up(number, message, host, tmp_path, monkeypatch):
     listed, files = tau(host)
     copy, calls = shutil.copyfileobj, []
@@ -243,7 +260,9 @@ def test_an_archive_put_there_by_hand(place, host, tmp_path):
     by_hand = tmp_path / place / listed[1].name
     by_hand.parent.mkdir(exist_ok=True)
     by_hand.write_bytes(host.files[by_hand.name][:-1])
-    with pytest.raises(FetchError, match=r"audio.2.zip is not the official archive \(md5 .*, not .*\): remove it"):
+    with pytest.raises(
+        FetchError, match=r"audio.2.zip is not the official archive \(md5 .*, not .*\): remove it"
+    ):
         fetch.fetch("tau2019", listed, tmp_path)
     by_hand.write_bytes(host.files[by_hand.name])
     fetch.fetch("tau2019", listed, tmp_path)
@@ -294,7 +313,10 @@ def test_two_fetch_at_once(host, tmp_path):
         (b"no archive", "audio.9.zip cannot be unpacked: File is not a zip file: remove it"),
         (zipped({"../../evil.wav": b"x"}), "names '../../evil.wav', a path that leaves the corpus"),
         (zipped({"/evil.wav": b"x"}), "names '/evil.wav', a path that leaves the corpus"),
-        (zipped({"a.wav": b"abcdefgh"}).replace(b"abcdefgh", b"abcdefgi", 1), "Bad CRC-32 for file 'a.wav'"),
+        (
+            zipped({"a.wav": b"abcdefgh"}).replace(b"abcdefgh", b"abcdefgi", 1),
+            "Bad CRC-32 for file 'a.wav'",
+        ),
     ],
 )
 def test_a_bad_archive(content, message, host, tmp_path):
@@ -308,21 +330,30 @@ def test_the_hosts_listing(monkeypatch):
     def answer(url, **_):
         assert url == "https://zenodo.org/api/records/2589280"
         names = [f"{TAU}.audio.{k}.zip" for k in (10, 2, 1)] + [f"{TAU}.meta.zip"]
-        files = [{"key": n, "size": 7, "checksum": "md5:abc", "links": {"self": f"https://z/{n}"}} for n in names]
+        files = [
+            {"key": n, "size": 7, "checksum": "md5:abc", "links": {"self": f"https://z/{n}"}}
+            for n in names
+        ]
         response = requests.Response()
-        response.status_code, response._content = 200, str({"files": files}).replace("'", '"').encode()
+        response.status_code, response._content = (
+            200,
+            str({"files": files}).replace("'", '"').encode(),
+        )
         return response
 
     monkeypatch.setattr(fetch.requests, "get", answer)
     found = fetch.archives("tau2019")
-    assert [archive.name.removeprefix(TAU)[1:] for archive in found][0] == "meta.zip" and len(found) == 4
+    assert [archive.name.removeprefix(TAU)[1:] for archive in found][0] == "meta.zip" and len(
+        found
+    ) == 4
     assert found[0] == Archive(f"{TAU}.meta.zip", f"https://z/{TAU}.meta.zip", 7, "abc")
     assert [archive.name for archive in fetch.archives("esc50")] == ["ESC-50-master.zip"]
 
 
 def test_esc50_has_no_checksum(host, tmp_path):
     listed = host.add(
-        "ESC-50-master.zip", zipped({"ESC-50-master/meta/esc50.csv": b"filename\n", "ESC-50-master/a": b"b"})
+        "ESC-50-master.zip",
+        zipped({"ESC-50-master/meta/esc50.csv": b"filename\n", "ESC-50-master/a": b"b"}),
     )
     fetch.fetch("esc50", [listed._replace(size=None, md5=None)], tmp_path)
     assert set(unpacked(tmp_path)) == {"meta/esc50.csv", "a"}
@@ -342,7 +373,11 @@ def test_the_command_says_one_line(host, tmp_path, monkeypatch, waits):
         (["mini"], "'mini' cannot be fetched: choose one of tau2019, fsdkaggle2019, esc50"),
     ):
         done = run(cli.app, ["data", "fetch", *arguments])
-        assert done.exit_code == 1 and message in done.output.splitlines()[-1] and "Traceback" not in done.output
+        assert (
+            done.exit_code == 1
+            and message in done.output.splitlines()[-1]
+            and "Traceback" not in done.output
+        )
     monkeypatch.setenv("ASC_DATA", "/sys/no")
     done = run(cli.app, ["data", "fetch", "tau2019"])
     assert done.exit_code == 1 and "cannot be written" in done.output.splitlines()[-1]

@@ -11,9 +11,10 @@ from functools import partial
 
 import pytest
 
-from asc_lib import corpora, records, store
-from asc_lib.artefacts import REPOSITORY
-from asc_lib.corpora import fetch, mini, soundscapes
+from asc_lib import corpora
+from asc_lib.corpora import fetch, mini, soundscapes, store
+from asc_lib.files import REPOSITORY
+from asc_lib.runs import records
 
 TAU = "TAU-urban-acoustic-scenes-2019-development"
 
@@ -27,7 +28,10 @@ def served(tmp_path):
     audio = sorted((scenes / "audio").iterdir())
     tables = [scenes / "meta.csv", *sorted((scenes / "evaluation_setup").iterdir())]
     listed = []
-    for name, files in ((f"{TAU}.meta.zip", tables), *((f"{TAU}.audio.{k + 1}.zip", audio[k::3]) for k in range(3))):
+    for name, files in (
+        (f"{TAU}.meta.zip", tables),
+        *((f"{TAU}.audio.{k + 1}.zip", audio[k::3]) for k in range(3)),
+    ):
         with zipfile.ZipFile(archives / name, "w") as archive:
             for file in files:
                 archive.write(file, f"{TAU}/{file.relative_to(scenes).as_posix()}")
@@ -37,7 +41,10 @@ def served(tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
-    yield [fetch.Archive(name, f"{url}/{name}", (archives / name).stat().st_size, md5) for name, md5 in listed]
+    yield [
+        fetch.Archive(name, f"{url}/{name}", (archives / name).stat().st_size, md5)
+        for name, md5 in listed
+    ]
     server.shutdown()
 
 
@@ -49,13 +56,25 @@ def test_from_archives_to_a_record(served, tmp_path, monkeypatch):
     counts, findings = corpora.check("tau2019")
     assert counts.set_index("table")["rows"]["tau2019/meta.csv"] == 660
     fatal = [finding for finding in findings if finding.fatal]
-    assert len(fatal) == 3 and all("rows, officially" in finding.what for finding in fatal)  # it is a stand-in
+    assert len(fatal) == 3 and all(
+        "rows, officially" in finding.what for finding in fatal
+    )  # it is a stand-in
     packed = store.verify(corpora.open_scenes("tau2019"))
     assert packed.waveforms.shape == (660, 2, 480_000)
     notebook = REPOSITORY / "notebooks" / "02_baseline.ipynb"
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", notebook, tmp_path / "out.ipynb"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        notebook,
+        tmp_path / "out.ipynb",
+    ]
     done = subprocess.run(
-        [*command, "-p", "data", "tau2019", "-p", "epochs", "1"], cwd=tmp_path, capture_output=True, text=True
+        [*command, "-p", "data", "tau2019", "-p", "epochs", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (record,) = records.read_records("tau2019")

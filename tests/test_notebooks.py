@@ -9,18 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asc_lib import cells, records
-from asc_lib.artefacts import REPOSITORY
-from asc_lib.system import load as system_of
+from asc_lib.files import REPOSITORY
+from asc_lib.runs import cells, records
+from asc_lib.use.system import load as system_of
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("0[0-9]_*.ipynb"))
 
 
-def papermill(cwd: Path, results: Path, notebook: Path | str, *parameters: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), str(results / "out.ipynb")]
+def papermill(
+    cwd: Path, results: Path, notebook: Path | str, *parameters: str
+) -> subprocess.CompletedProcess:
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        str(notebook),
+        str(results / "out.ipynb"),
+    ]
     results.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"ASC_RESULTS": str(results)}
-    return subprocess.run([*command, *parameters], cwd=cwd, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [*command, *parameters], cwd=cwd, env=environment, capture_output=True, text=True
+    )
 
 
 def record_of(results: Path) -> dict:
@@ -63,14 +74,21 @@ def test_a_scene_notebook_leaves_its_record_and_its_system(name, tmp_path):
         assert max(figures["accuracy_by_kernel"].values()) == figures["accuracy_paper_protocol"]
     clips = records.read_predictions(record["run"], "mini", tmp_path / "results")
     test = clips[clips["split"] == "test"]
-    assert len(clips) == 300 and (test["truth"] == test["svm"]).mean() == pytest.approx(record["test"]["accuracy"])
+    assert len(clips) == 300 and (test["truth"] == test["svm"]).mean() == pytest.approx(
+        record["test"]["accuracy"]
+    )
     assert len(record["history"]) == 1 and record["seconds"] > 0 and record["environment"]["torch"]
     assert (record["tags"] is None) == (name == "02_baseline")
     folder = tmp_path / "results" / "mini" / "systems" / record["run"]
     assert system_of(folder).about["test"] == record["test"]
     if name == "04_attention":
         given = ("-p", "system", str(folder))
-        done = papermill(tmp_path, tmp_path / "results", REPOSITORY / "notebooks" / "07_your_recordings.ipynb", *given)
+        done = papermill(
+            tmp_path,
+            tmp_path / "results",
+            REPOSITORY / "notebooks" / "07_your_recordings.ipynb",
+            *given,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         executed = (tmp_path / "results" / "out.ipynb").read_text(encoding="utf-8")
         assert "three_scenes.wav" in executed and "cut into 3 windows of 4 s" in executed
@@ -79,32 +97,47 @@ def test_a_scene_notebook_leaves_its_record_and_its_system(name, tmp_path):
 
 
 def test_the_tagger_notebook_leaves_its_record(tmp_path):
-    done = papermill(tmp_path, tmp_path / "results", REPOSITORY / "notebooks" / "01_tagger.ipynb", *ONE_EPOCH)
+    done = papermill(
+        tmp_path, tmp_path / "results", REPOSITORY / "notebooks" / "01_tagger.ipynb", *ONE_EPOCH
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     record = record_of(tmp_path / "results")
     assert record["system"] == "tagger" and record["parameters"]["epochs"] == 1
     assert record["parameters"]["supervision"] == "pseudo_labels" and record["networks"] == 2
     for stage in ("stage 1", "stage 2"):
         test = record["lwlrap"][stage]["test"]
-        assert test["clips"] == 160 and test["interval"][0] < test["lwlrap"] < test["interval"][1] < 1
+        assert (
+            test["clips"] == 160 and test["interval"][0] < test["lwlrap"] < test["interval"][1] < 1
+        )
     clips = records.read_predictions(record["run"], "mini", tmp_path / "results")
-    assert clips["fname"].is_unique and np.average(clips["lrap"], weights=clips["labels"]) == pytest.approx(
-        record["lwlrap"]["stage 2"]["test"]["lwlrap"]
-    )
-    assert {(row["stage"], row["fold"]) for row in record["history"]} == {(1, 1), (1, 2), (2, 1), (2, 2)}
+    assert clips["fname"].is_unique and np.average(
+        clips["lrap"], weights=clips["labels"]
+    ) == pytest.approx(record["lwlrap"]["stage 2"]["test"]["lwlrap"])
+    assert {(row["stage"], row["fold"]) for row in record["history"]} == {
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        (2, 2),
+    }
 
 
 def test_a_folder_that_is_no_system_stops_notebook_07(tmp_path):
     notebook = REPOSITORY / "notebooks" / "07_your_recordings.ipynb"
     done = papermill(tmp_path, tmp_path / "results", notebook, "-p", "system", str(tmp_path))
-    assert done.returncode != 0 and "is not a system that can be loaded: it has no system.json" in done.stderr
+    assert (
+        done.returncode != 0
+        and "is not a system that can be loaded: it has no system.json" in done.stderr
+    )
 
 
 @pytest.mark.parametrize("name", ["00_data", "06_results", "07_your_recordings"])
 def test_the_other_notebooks_take_data(name, tmp_path):
     notebook = REPOSITORY / "notebooks" / f"{name}.ipynb"
     done = papermill(tmp_path, tmp_path / "results", notebook, "-p", "data", "nope")
-    assert done.returncode != 0 and "parameter 'data' is 'nope': choose one of mini, esc50, tau2019" in done.stderr
+    assert (
+        done.returncode != 0
+        and "parameter 'data' is 'nope': choose one of mini, esc50, tau2019" in done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +149,9 @@ def test_the_other_notebooks_take_data(name, tmp_path):
     ],
 )
 def test_wrong_parameters_stop_a_notebook(parameters, message, tmp_path):
-    done = papermill(REPOSITORY / "notebooks", tmp_path / "results", "04_attention.ipynb", *parameters)
+    done = papermill(
+        REPOSITORY / "notebooks", tmp_path / "results", "04_attention.ipynb", *parameters
+    )
     assert done.returncode != 0 and message in done.stderr
     assert not list((tmp_path / "results").glob("*/records/*"))
 
@@ -145,7 +180,9 @@ def test_committed_notebooks_read_well(path):
     assert not any(cell["outputs"] for cell in widgets), "a widget without its kernel shows nothing"
     assert not any(output["output_type"] == "error" for cell in code for output in cell["outputs"])
     assert sum(cell["metadata"].get("tags") == ["parameters"] for cell in code) == 1
-    assert str(REPOSITORY) not in text and "execution" not in str([cell["metadata"] for cell in code])
+    assert str(REPOSITORY) not in text and "execution" not in str(
+        [cell["metadata"] for cell in code]
+    )
     for cell in code:
         lines = [line for line in "".join(cell["source"]).splitlines() if line.strip()]
         assert len(lines) <= 25 and not any(line.startswith("class ") for line in lines)

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from asc_lib import audio, corpora, records, store
-from asc_lib.artefacts import REPOSITORY
-from asc_lib.corpora import own
+from asc_lib import corpora
+from asc_lib.corpora import audio, own, store
+from asc_lib.files import REPOSITORY
+from asc_lib.runs import records
 
 FORMATS = (("wav", 44_100, 1), ("flac", 48_000, 2), ("ogg", 16_000, 1), ("mp3", 44_100, 2))
 
@@ -34,9 +35,15 @@ def made_folder(tmp_path_factory):
         samples = 0.3 * pitch[:, None] + 0.05 * rng.standard_normal((2 * rate, channels))
         soundfile.write(root / "sound" / f"clip {k}.{kind}", samples, rate)
         rows.append(
-            {"label": ("low", "high")[k % 2], "filename": f"sound/clip {k}.{kind}", "location": f"place-{k // 4}"}
+            {
+                "label": ("low", "high")[k % 2],
+                "filename": f"sound/clip {k}.{kind}",
+                "location": f"place-{k // 4}",
+            }
         )
-    pd.DataFrame(rows, columns=["label", "filename", "location"]).to_csv(root / "labels.csv", index=False)
+    pd.DataFrame(rows, columns=["label", "filename", "location"]).to_csv(
+        root / "labels.csv", index=False
+    )
     return root
 
 
@@ -57,7 +64,9 @@ def test_a_split_is_made_and_written_down(folder, capsys):
         folder / "split.csv", index=False
     )
     change(folder, location=[f"place-{k}" for k in range(40)], label="one")
-    assert corpora.open_scenes(str(folder)).clips["split"].tolist() == ["train", "test"] * 20  # what is there is used
+    assert (
+        corpora.open_scenes(str(folder)).clips["split"].tolist() == ["train", "test"] * 20
+    )  # what is there is used
     assert capsys.readouterr().out == ""
 
 
@@ -72,18 +81,26 @@ def test_a_split_of_ones_own_is_kept(folder):
 def test_every_clip_is_converted(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
     soundfile.write(folder / "sound/clip 0.wav", 0.5 * np.ones((3 * 44_100, 1)), 44_100)
-    soundfile.write(folder / "sound/clip 4.wav", np.r_[np.zeros(24_000), 0.5 * np.ones(24_000)], 48_000)
+    soundfile.write(
+        folder / "sound/clip 4.wav", np.r_[np.zeros(24_000), 0.5 * np.ones(24_000)], 48_000
+    )
     corpus = corpora.open_scenes(str(folder))
     packed = store.pack(corpus)
-    assert packed.waveforms.shape == (40, 2, 96_000) and (packed.waveforms[:, 0].max(1) > 5000).all()
+    assert (
+        packed.waveforms.shape == (40, 2, 96_000) and (packed.waveforms[:, 0].max(1) > 5000).all()
+    )
     mono = packed.waveforms[2]  # 16 kHz OGG
     assert np.array_equal(mono[0], mono[1])
-    assert np.allclose(packed.waveforms[4][:, [23_999, 24_000, 71_999, 72_000]], [0, 16_384, 0, 16_384])  # repeated
+    assert np.allclose(
+        packed.waveforms[4][:, [23_999, 24_000, 71_999, 72_000]], [0, 16_384, 0, 16_384]
+    )  # repeated
     spectrum = np.abs(np.fft.rfft(packed.waveforms[3, 0]))  # 44.1 kHz MP3 at 200 Hz
     assert np.argmax(spectrum) * 48_000 / 96_000 == pytest.approx(200, abs=1)
     before = packed.fingerprint
     soundfile.write(folder / "sound/clip 0.wav", np.zeros((44_100, 1)), 44_100)
-    assert store.pack(corpora.open_scenes(str(folder))).fingerprint != before  # a changed file is noticed
+    assert (
+        store.pack(corpora.open_scenes(str(folder))).fingerprint != before
+    )  # a changed file is noticed
 
 
 def test_what_will_be_converted_is_said(folder):
@@ -102,7 +119,9 @@ def test_what_will_be_converted_is_said(folder):
 
 
 def with_sound(samples, rate=48_000):
-    return lambda folder: soundfile.write(folder / "sound/clip 0.wav", samples, rate, subtype="FLOAT")
+    return lambda folder: soundfile.write(
+        folder / "sound/clip 0.wav", samples, rate, subtype="FLOAT"
+    )
 
 
 def listed(**columns):
@@ -110,7 +129,10 @@ def listed(**columns):
 
 
 UNFIT = {
-    "no table": (lambda f: (f / "labels.csv").unlink(), "has no CSV table; it needs one with the columns filename"),
+    "no table": (
+        lambda f: (f / "labels.csv").unlink(),
+        "has no CSV table; it needs one with the columns filename",
+    ),
     "two tables": (
         lambda f: (f / "b.csv").write_text("x"),
         "has the tables b.csv, labels.csv: name that of the clips clips.csv",
@@ -119,16 +141,31 @@ UNFIT = {
         lambda f: change(f).drop(columns="label").to_csv(f / "labels.csv"),
         "labels.csv has the columns .*; expected are filename, label, separated by commas",
     ),
-    "another split": (listed(split="validation"), "in the split 'validation'; there are train, test, unused"),
+    "another split": (
+        listed(split="validation"),
+        "in the split 'validation'; there are train, test, unused",
+    ),
     "nothing to test": (listed(split="train"), "has no clip in the split 'test'"),
-    "one place on both sides": (listed(split=["train", "test"] * 20, label="x"), "has clips of the location 'place-0'"),
+    "one place on both sides": (
+        listed(split=["train", "test"] * 20, label="x"),
+        "has clips of the location 'place-0'",
+    ),
     "a label only tested": (
         listed(split=["train"] * 20 + ["test"] * 20, label=["a"] * 39 + ["b"]),
         "has the label 'b', which no training clip carries",
     ),
-    "one location": (listed(location="here"), "the label 'high' has one location: it cannot be in train and in test"),
-    "6 channels": (with_sound(np.zeros((96_000, 6))), "clip 0.wav has 6 channels: mix it down to 2 or 1 first"),
-    "not a number": (with_sound(np.full((96_000, 2), np.nan)), "clip 0.wav holds 192000 values that are not numbers"),
+    "one location": (
+        listed(location="here"),
+        "the label 'high' has one location: it cannot be in train and in test",
+    ),
+    "6 channels": (
+        with_sound(np.zeros((96_000, 6))),
+        "clip 0.wav has 6 channels: mix it down to 2 or 1 first",
+    ),
+    "not a number": (
+        with_sound(np.full((96_000, 2), np.nan)),
+        "clip 0.wav holds 192000 values that are not numbers",
+    ),
     "missing": (lambda f: (f / "sound/clip 0.wav").unlink(), "clip 0.wav is missing"),
     "leaves the folder": (
         listed(filename=[f"../{k}.wav" for k in range(40)]),
@@ -136,8 +173,15 @@ UNFIT = {
     ),
     "half a second": (
         lambda f: (
-            [soundfile.write(path, np.zeros(24_000), 48_000) for path in (f / "sound").glob("*.flac")]
-            + [change(f)[lambda t: t["filename"].str.endswith("flac")].to_csv(f / "labels.csv", index=False)]
+            [
+                soundfile.write(path, np.zeros(24_000), 48_000)
+                for path in (f / "sound").glob("*.flac")
+            ]
+            + [
+                change(f)[lambda t: t["filename"].str.endswith("flac")].to_csv(
+                    f / "labels.csv", index=False
+                )
+            ]
         ),
         "the usual length of these clips is 0.5 s: at least 1 s are needed",
     ),
@@ -152,9 +196,16 @@ def test_what_stops_a_data_set(case, folder, tmp_path, monkeypatch):
     with pytest.raises((corpora.CorpusError, audio.AudioError), match=message) as error:
         store.pack(corpora.open_scenes(str(folder)))
     assert "\n" not in str(error.value)
-    if case not in ("no table", "two tables", "one location"):  # these are said where a split is made
+    if case not in (
+        "no table",
+        "two tables",
+        "one location",
+    ):  # these are said where a split is made
         _, findings = corpora.check(str(folder))
-        assert any(finding.fatal and re.search(message, f"{finding.file} {finding.what}") for finding in findings)
+        assert any(
+            finding.fatal and re.search(message, f"{finding.file} {finding.what}")
+            for finding in findings
+        )
 
 
 def test_a_folder_that_cannot_be_written(folder, monkeypatch):
@@ -162,7 +213,10 @@ def test_a_folder_that_cannot_be_written(folder, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(own, "write_text", refuse)
-    with pytest.raises(corpora.CorpusError, match="labels.csv has no column split, and .*split.csv cannot be written"):
+    with pytest.raises(
+        corpora.CorpusError,
+        match="labels.csv has no column split, and .*split.csv cannot be written",
+    ):
         corpora.open_scenes(str(folder))
 
 
@@ -170,11 +224,27 @@ def test_it_runs_in_the_notebooks(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("ASC_RESULTS", str(tmp_path / "results"))
     files = pd.read_csv(folder / "labels.csv")["filename"]
-    pd.DataFrame({"filename": files, "Low": 0.2, "High": np.linspace(0, 1, 40)}).to_parquet(tmp_path / "tags.parquet")
-    given = {"data": folder, "tags": tmp_path / "tags.parquet", "epochs": 1, "front_end": "narrow", "threads": 1}
+    pd.DataFrame({"filename": files, "Low": 0.2, "High": np.linspace(0, 1, 40)}).to_parquet(
+        tmp_path / "tags.parquet"
+    )
+    given = {
+        "data": folder,
+        "tags": tmp_path / "tags.parquet",
+        "epochs": 1,
+        "front_end": "narrow",
+        "threads": 1,
+    }
     parameters = [word for key, value in given.items() for word in ("-p", key, str(value))]
     notebook = REPOSITORY / "notebooks" / "04_attention.ipynb"
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", notebook, tmp_path / "out.ipynb", *parameters]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        notebook,
+        tmp_path / "out.ipynb",
+        *parameters,
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     (record,) = records.read_records(str(folder))

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asc_lib.experiment import ParameterError
-from asc_lib.tag_vectors import open_tag_vectors
+from asc_lib.settings import ParameterError
+from asc_lib.tags.sources import open_tag_vectors
 
 
 def table_of(corpus):
@@ -30,7 +30,11 @@ def write(table, path):
 def test_a_table_stands_in_for_the_tagger(suffix, small_mini, tmp_path):
     table = table_of(small_mini)
     tags = open_tag_vectors(write(table, tmp_path / f"mine{suffix}"), small_mini, None)
-    assert tags.names == ["Speech", "Vehicle", "Music"] and tags.source == "mine" and tags.lwlrap is None
+    assert (
+        tags.names == ["Speech", "Vehicle", "Music"]
+        and tags.source == "mine"
+        and tags.lwlrap is None
+    )
     expected = table.set_index("filename").loc[small_mini.clips["filename"], tags.names]
     assert tags.values.dtype == np.float32 and np.allclose(tags.values, expected)
 
@@ -53,7 +57,12 @@ def changed(column, value):
         (changed("Music", -0.1), "-0.1.* is not within 0 to 1"),
         (lambda t: t.drop(columns="filename"), "needs a column 'filename' and one for each tag"),
         (lambda t: t[["filename"]], "needs a column 'filename' and one for each tag"),
-        (lambda t: t.astype({"Music": str}).replace({"Music": {str(t["Music"].iloc[0]): "loud"}}), "cannot be read"),
+        (
+            lambda t: t.astype({"Music": str}).replace(
+                {"Music": {str(t["Music"].iloc[0]): "loud"}}
+            ),
+            "cannot be read",
+        ),
     ],
 )
 def test_a_table_that_does_not_fit(change, message, small_mini, tmp_path):

@@ -9,9 +9,11 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from asc_lib import audio, cli, explorer
-from asc_lib.audio import AudioError, Recording
-from asc_lib.system import load
+from asc_lib import cli
+from asc_lib.corpora import audio
+from asc_lib.corpora.audio import AudioError, Recording
+from asc_lib.use import explorer
+from asc_lib.use.system import load
 
 RNG = np.random.default_rng(0)
 
@@ -26,11 +28,32 @@ def noise(seconds, rate, channels):
 
 
 GOOD = [
-    ("a.wav", "PCM_16", 8_000, 1, 2.0, ["is resampled from 8000 Hz to 48000 Hz", "is mono: its channel is used twice"]),
+    (
+        "a.wav",
+        "PCM_16",
+        8_000,
+        1,
+        2.0,
+        ["is resampled from 8000 Hz to 48000 Hz", "is mono: its channel is used twice"],
+    ),
     ("b.wav", "PCM_24", 48_000, 2, 1.0, []),
     ("c.wav", "PCM_32", 96_000, 2, 3.0, ["is 3 s long: cut into 3 windows of 1 s"]),
-    ("d.wav", "FLOAT", 44_100, 2, 1.5, ["goes on for 0.5 s after the last window: these are left out"]),
-    ("e.wav", "DOUBLE", 192_000, 6, 2.0, ["is not stereo: the mean of its 6 channels is used twice"]),
+    (
+        "d.wav",
+        "FLOAT",
+        44_100,
+        2,
+        1.5,
+        ["goes on for 0.5 s after the last window: these are left out"],
+    ),
+    (
+        "e.wav",
+        "DOUBLE",
+        192_000,
+        6,
+        2.0,
+        ["is not stereo: the mean of its 6 channels is used twice"],
+    ),
     ("f.flac", "PCM_24", 44_100, 2, 2.0, ["is resampled from 44100 Hz"]),
     ("g.ogg", "VORBIS", 32_000, 2, 2.0, []),
     ("h.ogg", "OPUS", 48_000, 1, 2.0, []),
@@ -44,12 +67,16 @@ GOOD = [
 ]
 
 
-@pytest.mark.parametrize("name, kind, rate, channels, seconds, notes", GOOD, ids=lambda value: str(value)[:8])
+@pytest.mark.parametrize(
+    "name, kind, rate, channels, seconds, notes", GOOD, ids=lambda value: str(value)[:8]
+)
 def test_any_recording_gets_a_result(trained, tmp_path, name, kind, rate, channels, seconds, notes):
     soundfile.write(tmp_path / name, noise(seconds, rate, channels), rate, subtype=kind)
     found = trained.predict(tmp_path / name)
     assert found.scene in trained.labels and found.probabilities.sum() == pytest.approx(1, abs=1e-5)
-    assert len(found.windows()) == max(int(seconds), 1) and np.isfinite(found.windows()[trained.labels]).all(axis=None)
+    assert len(found.windows()) == max(int(seconds), 1) and np.isfinite(
+        found.windows()[trained.labels]
+    ).all(axis=None)
     for wanted in notes:
         assert any(wanted in note for note in found.notes), found.notes
     assert notes or rate != 48_000 or channels != 2 or not found.notes
@@ -100,7 +127,12 @@ def test_what_cannot_serve_gets_one_line(trained, tmp_path, kind, message):
     path = tmp_path / "x.wav"
     spoilt(path, kind)
     found, unfit = trained.predict_each([path])
-    assert not found and str(path) in unfit[path] and re.search(message, unfit[path]) and "\n" not in unfit[path]
+    assert (
+        not found
+        and str(path) in unfit[path]
+        and re.search(message, unfit[path])
+        and "\n" not in unfit[path]
+    )
 
 
 def test_raw_samples_do_not_stop_the_others(trained, tmp_path):
@@ -135,7 +167,9 @@ def test_a_name_that_is_not_utf8_gets_one_line(trained, tmp_path):
     soundfile.write(tmp_path / "x.wav", noise(2.0, 48_000, 2), 48_000)
     (tmp_path / "x.wav").rename(path)
     found, unfit = trained.predict_each([path])
-    assert not found and re.search(r"udcff.wav' has a name that is not UTF-8: rename it$", unfit[path])
+    assert not found and re.search(
+        r"udcff.wav' has a name that is not UTF-8: rename it$", unfit[path]
+    )
 
 
 def test_silence_gets_a_result_and_a_word(trained, tmp_path):
@@ -147,19 +181,31 @@ def test_windows_hold_the_samples_of_the_file(tmp_path):
     clip = RNG.integers(-3000, 3000, (2, 170_000)).astype("int16")
     (tmp_path / "x.wav").write_bytes(explorer.wav(clip))
     recording = Recording.open(tmp_path / "x.wav", 48_000, 48_000)
-    assert recording.starts == [0, 48_000, 96_000] and recording.seconds == pytest.approx(170_000 / 48_000)
+    assert recording.starts == [0, 48_000, 96_000] and recording.seconds == pytest.approx(
+        170_000 / 48_000
+    )
     for start, window in zip(recording.starts, recording.windows()):
         assert np.array_equal(window, clip[:, start : start + 48_000])
     longer = Recording.open(tmp_path / "x.wav", 48_000, 100_000)
     assert longer.starts == [0, 70_000]  # a rest of over a second reaches back
     assert np.array_equal(longer.window(1), clip[:, 70_000:])
     repeated = Recording.open(tmp_path / "x.wav", 48_000, 200_000)
-    assert repeated.starts == [0] and "is 3.54 s long: repeated to 4.16667 s" in repeated.conversions
+    assert (
+        repeated.starts == [0] and "is 3.54 s long: repeated to 4.16667 s" in repeated.conversions
+    )
     assert np.array_equal(repeated.window(0), np.tile(clip, 2)[:, :200_000])
 
 
 def test_a_resampled_window_is_as_long_as_any(tmp_path):
-    for rate in (8_000, 11_025, 22_050, 44_100, 47_999, 96_000, 192_000):  # 47,999: no common divisor with 48,000
+    for rate in (
+        8_000,
+        11_025,
+        22_050,
+        44_100,
+        47_999,
+        96_000,
+        192_000,
+    ):  # 47,999: no common divisor with 48,000
         soundfile.write(tmp_path / "x.wav", noise(3.0, rate, 2), rate)
         recording = Recording.open(tmp_path / "x.wav", 48_000, 48_000)
         assert [window.shape for window in recording.windows()] == [(2, 48_000)] * 3
@@ -188,14 +234,29 @@ def test_most_windows_decide_and_then_the_probability(trained, tmp_path):
 def test_the_command(saved, tmp_path):
     soundfile.write(tmp_path / "good.flac", noise(2.0, 44_100, 1), 44_100)
     (tmp_path / "bad.wav").write_text("x")
-    words = ["predict", str(tmp_path / "good.flac"), str(tmp_path / "bad.wav"), "--system", str(saved.folder)]
+    words = [
+        "predict",
+        str(tmp_path / "good.flac"),
+        str(tmp_path / "bad.wav"),
+        "--system",
+        str(saved.folder),
+    ]
     done = CliRunner().invoke(cli.app, words)
-    assert done.exit_code == 1 and done.stderr.count("\n") == 1 and "bad.wav cannot be read as audio" in done.stderr
+    assert (
+        done.exit_code == 1
+        and done.stderr.count("\n") == 1
+        and "bad.wav cannot be read as audio" in done.stderr
+    )
     assert "note: it is mono" in done.stdout and "network: " in done.stdout
     done = CliRunner().invoke(cli.app, [*words[:2], *words[3:], "--json"])
     (found,) = json.loads(done.stdout)
-    assert done.exit_code == 0 and found["file"].endswith("good.flac") and len(found["windows"]) == 2
-    assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-4) and len(found["tags"]) == 10
+    assert (
+        done.exit_code == 0 and found["file"].endswith("good.flac") and len(found["windows"]) == 2
+    )
+    assert (
+        sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        and len(found["tags"]) == 10
+    )
 
 
 def test_a_file_that_ends_sooner_than_it_says(tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asc_lib import cells, paper, records, tables
-from asc_lib.artefacts import REPOSITORY
+from asc_lib.files import REPOSITORY
+from asc_lib.runs import cells, paper, records, tables
 
 RESULTS = REPOSITORY / "results"
 
@@ -20,7 +20,11 @@ def test_the_papers_56_cells():
 
 
 def test_what_the_papers_figures_tell():
-    for name, table in (("parameters", paper.parameters()), ("table6", paper.table6()), ("digits", paper.digits())):
+    for name, table in (
+        ("parameters", paper.parameters()),
+        ("table6", paper.table6()),
+        ("digits", paper.digits()),
+    ):
         assert (RESULTS / "paper" / f"{name}.csv").read_text() == table.to_csv(index=False)
     page = (REPOSITORY / "PAPER.md").read_text(encoding="utf-8")
     assert tables.markdown(paper.digits().set_index("table")) in page
@@ -48,7 +52,9 @@ def test_committed_tables_are_what_the_records_give(data):
 
 def test_committed_evidence_is_complete():
     esc50, mini = (tables.measured(data, RESULTS) for data in ("esc50", "mini"))
-    main, controls = ({tables.title(*system) for system in group} for group in (cells.MAIN, cells.CONTROLS))
+    main, controls = (
+        {tables.title(*system) for system in group} for group in (cells.MAIN, cells.CONTROLS)
+    )
     assert set(esc50.index) == main | controls and (esc50["seeds"].str.len() >= 5).all()
     assert len(mini) == 56 and (mini.loc[sorted(main), "seeds"].str.len() == 5).all()
     for number, size in ((2, 8), (3, 20), (4, 8), (5, 20)):
@@ -58,7 +64,9 @@ def test_committed_evidence_is_complete():
 
 def test_the_readme_holds_the_committed_tables():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert tables.markdown(tables.brief(tables.readable(tables.measured("esc50", RESULTS)))) in readme
+    assert (
+        tables.markdown(tables.brief(tables.readable(tables.measured("esc50", RESULTS)))) in readme
+    )
     assert tables.markdown(tables.taggers("esc50", RESULTS)) in readme
 
 
@@ -74,12 +82,16 @@ def test_predictions_give_the_recorded_accuracy(data):
                 assert lwlrap == pytest.approx(record["lwlrap"][stage]["test"]["lwlrap"])
         else:
             for name, part in (("test", clips[clips["split"] == "test"]), ("test_all", clips)):
-                assert (part["truth"] == part["svm"]).mean() == pytest.approx(record[name]["accuracy"])
+                assert (part["truth"] == part["svm"]).mean() == pytest.approx(
+                    record[name]["accuracy"]
+                )
 
 
 def test_mini_is_informative():
     probe = json.loads((RESULTS / "mini" / "probe.json").read_text())
-    assert len(probe["baseline"]) >= 3 and all(0.3 < value < 0.8 for value in probe["baseline"].values())
+    assert len(probe["baseline"]) >= 3 and all(
+        0.3 < value < 0.8 for value in probe["baseline"].values()
+    )
     assert probe["baseline_mean"] < probe["probe_on_true_tags"] < 0.97
     assert probe["probe_on_tagger_tags"] >= 2 * probe["chance"]
 

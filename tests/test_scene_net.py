@@ -10,10 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from asc_lib import fusion, paper, tables
-from asc_lib.artefacts import REPOSITORY
+from asc_lib import fusion
+from asc_lib.files import REPOSITORY
 from asc_lib.fusion import FUSIONS, Attention, attend, attention_map
-from asc_lib.scene_net import FRONT_ENDS, SceneNet, load_released_state_dict, multiply_adds, n_parameters
+from asc_lib.runs import paper, tables
+from asc_lib.scene_net import (
+    FRONT_ENDS,
+    SceneNet,
+    load_released_state_dict,
+    multiply_adds,
+    n_parameters,
+)
 
 
 @pytest.mark.parametrize("front_end", ["released", "table1"])
@@ -23,7 +30,10 @@ def test_shapes_of_table_1(front_end):
         assert net.stem_map(clip).shape == (1, 128, 39_999)
         out = net(clip, torch.zeros(1, 0))
     assert out.feature_map.shape == (1, 128, 18)
-    assert out.code.shape == (1, {"released": 128, "table1": 64}[front_end]) and out.logits.shape == (1, 10)
+    assert out.code.shape == (
+        1,
+        {"released": 128, "table1": 64}[front_end],
+    ) and out.logits.shape == (1, 10)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +46,10 @@ def test_shapes_of_table_1(front_end):
         (dict(fusion="before_code", layers=0), 636_736 + 80 * 128),
         (dict(fusion="before_code", layers=5), 636_736 + 80 * 128 + 5 * 6480),
         (dict(fusion="attention", heads=2, layers=1), 636_736 + 6480 + 80 * 128 + 128),
-        (dict(fusion="combined_separate", heads=2, concat_layers=4, attention_layers=3), 676_784 + 4 * 6480),
+        (
+            dict(fusion="combined_separate", heads=2, concat_layers=4, attention_layers=3),
+            676_784 + 4 * 6480,
+        ),
     ],
 )
 def test_parameter_counts(options, expected):
@@ -62,13 +75,17 @@ def test_equation_2_by_hand():
 def test_each_head_sums_to_1(heads, seed):
     scores = 3 * torch.randn(3, 128, generator=torch.Generator().manual_seed(seed))
     weights = attention_map(scores, heads)
-    assert torch.allclose(weights.unflatten(1, (heads, -1)).sum(-1), torch.ones(3, heads), atol=1e-5)
+    assert torch.allclose(
+        weights.unflatten(1, (heads, -1)).sum(-1), torch.ones(3, heads), atol=1e-5
+    )
     assert (weights > 0).all()
     if heads == 1:
         assert torch.allclose(weights, scores.softmax(1))
 
 
-@pytest.mark.parametrize("heads, message", [(3, "3 does not divide the 128 filters"), (128, "one filter a head")])
+@pytest.mark.parametrize(
+    "heads, message", [(3, "3 does not divide the 128 filters"), (128, "one filter a head")]
+)
 def test_heads_that_do_not_fit(heads, message):
     with pytest.raises(ValueError, match=message):
         SceneNet(20, fusion="attention", heads=heads)
@@ -83,12 +100,24 @@ def test_unknown_names(option):
 @pytest.mark.parametrize("fusion", list(FUSIONS))
 def test_tags_reach_the_output_and_learn(fusion):
     torch.manual_seed(0)
-    net = SceneNet(20, front_end="narrow", fusion=fusion, heads=4, layers=2, concat_layers=2, attention_layers=1)
+    net = SceneNet(
+        20,
+        front_end="narrow",
+        fusion=fusion,
+        heads=4,
+        layers=2,
+        concat_layers=2,
+        attention_layers=1,
+    )
     waveform, tags = torch.randn(2, 2, 12_000), torch.rand(2, 20, requires_grad=True)
     out = net(waveform, tags)
-    gradient = torch.autograd.grad(out.logits.square().sum(), tags, allow_unused=True, retain_graph=True)[0]
+    gradient = torch.autograd.grad(
+        out.logits.square().sum(), tags, allow_unused=True, retain_graph=True
+    )[0]
     assert (gradient is None or not gradient.any()) == (fusion == "baseline")
-    assert (out.attention_map is None) == (fusion in ("baseline", "codecat", "before_code", "tags_only"))
+    assert (out.attention_map is None) == (
+        fusion in ("baseline", "codecat", "before_code", "tags_only")
+    )
     assert out.code.shape == (2, 64 + 20 * (fusion == "codecat"))
     out.logits.sum().backward()
     assert all(p.grad is not None for p in net.parameters())
@@ -104,12 +133,16 @@ def test_without_the_waveform_there_is_no_front_end():
 
 def test_both_orders_in_memory_give_the_same():
     first = SceneNet(20, front_end="narrow", fusion="combined_shared").eval()
-    second = SceneNet(20, front_end=replace(FRONT_ENDS["narrow"], channels_last=False), fusion="combined_shared").eval()
+    second = SceneNet(
+        20, front_end=replace(FRONT_ENDS["narrow"], channels_last=False), fusion="combined_shared"
+    ).eval()
     second.load_state_dict(first.state_dict())
     waveform, tags = 1000 * torch.randn(2, 2, 12_000), torch.rand(2, 20)
     one, two = first(waveform, tags), second(waveform, tags)
     assert first.stem_map(waveform).stride(1) == 1 and second.stem_map(waveform).stride(1) == 1000
-    assert torch.allclose(one.logits, two.logits, atol=1e-4) and torch.allclose(one.code, two.code, atol=1e-4)
+    assert torch.allclose(one.logits, two.logits, atol=1e-4) and torch.allclose(
+        one.code, two.code, atol=1e-4
+    )
 
 
 def test_multiply_adds_counted_by_hand():
@@ -135,10 +168,16 @@ def test_what_if_is_the_forward_pass():
 
 def test_the_fusion_of_ones_own_in_the_readme(monkeypatch):
     monkeypatch.setitem(FUSIONS, "gated", None)  # taken back afterwards
-    (code,) = re.findall(r"```python\n(# asc_lib/fusion\.py\n.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    (code,) = re.findall(
+        r"```python\n(# asc_lib/fusion\.py\n.*?)```", (REPOSITORY / "README.md").read_text(), re.S
+    )
     exec(code, vars(fusion) | {"__name__": "asc_lib.fusion"})
     waveform, tags = torch.randn(1, 2, 12_000), torch.rand(1, 20)
-    gates = SceneNet(20, front_end="narrow", fusion="gated", layers=1).eval()(waveform, tags).attention_map
+    gates = (
+        SceneNet(20, front_end="narrow", fusion="gated", layers=1)
+        .eval()(waveform, tags)
+        .attention_map
+    )
     assert gates.shape == (1, 128) and gates.min() > 0 and gates.max() < 1 and gates.sum() > 10
 
 
@@ -149,18 +188,31 @@ def released_state(seed=0):
     norms = {"first_bn": 128, "last_bn": 128}
     inputs = 128
     for number, filters in enumerate((64, 64, 128, 128, 128, 128, 128)):
-        convolutions |= {f"block{number}.conv1": (filters, inputs, 3), f"block{number}.conv2": (filters, filters, 3)}
+        convolutions |= {
+            f"block{number}.conv1": (filters, inputs, 3),
+            f"block{number}.conv2": (filters, filters, 3),
+        }
         norms |= {f"block{number}.bn1": filters, f"block{number}.bn2": filters}
         if inputs != filters:
             convolutions[f"block{number}.conv_downsample"] = (filters, inputs, 3)
         inputs = filters
-    state = {"fc1.weight": torch.randn(128, 256) / 16, "fc1.bias": torch.randn(128), "fc2.weight": torch.randn(10, 128)}
+    state = {
+        "fc1.weight": torch.randn(128, 256) / 16,
+        "fc1.bias": torch.randn(128),
+        "fc2.weight": torch.randn(10, 128),
+    }
     for name, shape in convolutions.items():
         state[f"{name}.weight"] = torch.randn(shape) * (2 / (shape[1] * shape[2])) ** 0.5
         state[f"{name}.bias"] = 0.1 * torch.randn(shape[0])
     for name, width in norms.items():
-        state |= {f"{name}.weight": 1 + 0.1 * torch.randn(width), f"{name}.bias": 0.1 * torch.randn(width)}
-        state |= {f"{name}.running_mean": 0.1 * torch.randn(width), f"{name}.running_var": 0.5 + torch.rand(width)}
+        state |= {
+            f"{name}.weight": 1 + 0.1 * torch.randn(width),
+            f"{name}.bias": 0.1 * torch.randn(width),
+        }
+        state |= {
+            f"{name}.running_mean": 0.1 * torch.randn(width),
+            f"{name}.running_var": 0.5 + torch.rand(width),
+        }
         state[f"{name}.num_batches_tracked"] = torch.tensor(1)
     return state
 
@@ -212,7 +264,9 @@ def test_released_weights_go_into_a_fusion_too():
     before = net.fusion.score.weight.clone()
     load_released_state_dict(net, released_state())
     assert torch.equal(net.fusion.score.weight, before)
-    assert torch.equal(net.blocks[0].skip.weight.squeeze(2), released_state()["block0.conv_downsample.weight"])
+    assert torch.equal(
+        net.blocks[0].skip.weight.squeeze(2), released_state()["block0.conv_downsample.weight"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,7 +291,9 @@ def test_other_weights_are_refused_by_name(change, message):
 
 
 def test_a_wider_code_layer_does_not_take_released_weights():
-    with pytest.raises(ValueError, match=r"fc1.weight has shape \(128, 256\), expected \(128, 336\)"):
+    with pytest.raises(
+        ValueError, match=r"fc1.weight has shape \(128, 256\), expected \(128, 336\)"
+    ):
         load_released_state_dict(SceneNet(80, fusion="before_code", layers=0), released_state())
 
 
@@ -271,7 +327,9 @@ def test_gradients_of_the_tag_path():
                 value += sign * step.view_as(value)
                 sides.append((attended(tags, M) ** 2).sum())
                 value -= sign * step.view_as(value)
-        assert gradient.view(-1)[0].item() == pytest.approx(((sides[0] - sides[1]) / 2e-6).item(), rel=1e-4, abs=1e-7)
+        assert gradient.view(-1)[0].item() == pytest.approx(
+            ((sides[0] - sides[1]) / 2e-6).item(), rel=1e-4, abs=1e-7
+        )
 
 
 @pytest.mark.slow

@@ -49,7 +49,9 @@ def test_places_of_different_sizes_weigh_as_their_clips_do():
     correct, places = np.array([[1, 1, 1, 0]]), np.array(["a", "a", "a", "b"])
     draws = stats.bootstrap([correct], places)[0]
     assert set(draws) == {0.0, 0.75, 1.0}  # twice b, each once, twice a
-    assert [(draws == value).mean() for value in (0.0, 0.75, 1.0)] == pytest.approx([0.25, 0.5, 0.25], abs=0.02)
+    assert [(draws == value).mean() for value in (0.0, 0.75, 1.0)] == pytest.approx(
+        [0.25, 0.5, 0.25], abs=0.02
+    )
 
 
 def test_nothing_to_tell_apart():
@@ -72,7 +74,8 @@ def test_false_alarms_are_as_rare_as_promised():
     for _ in range(200):
         hard = rng.beta(1, 1, 30)[places]
         one, two = (
-            (rng.random((1, 300)) < np.clip(hard + rng.normal(0, 0.2, 30)[places], 0, 1)) * 1.0 for _ in range(2)
+            (rng.random((1, 300)) < np.clip(hard + rng.normal(0, 0.2, 30)[places], 0, 1)) * 1.0
+            for _ in range(2)
         )
         alarms += stats.compare(one, two, places).p < 0.05
     assert 2 <= alarms <= 22  # 10 expected; this test would raise one in a hundred times at 20
@@ -80,7 +83,9 @@ def test_false_alarms_are_as_rare_as_promised():
 
 def test_mcnemar_by_hand():
     one = np.array([[1] * 9 + [0] * 2 + [1] * 20 + [0] * 5])
-    two = np.array([[0] * 9 + [1] * 2 + [1] * 20 + [0] * 5])  # 9 and 2 clips that only one of them gets right
+    two = np.array(
+        [[0] * 9 + [1] * 2 + [1] * 20 + [0] * 5]
+    )  # 9 and 2 clips that only one of them gets right
     assert stats.mcnemar(one, two) == pytest.approx(2 * sum([1, 11, 55]) / 2**11)
     assert stats.mcnemar(two, one) == stats.mcnemar(one, two)
     assert stats.mcnemar(one, one) == 1.0
@@ -89,7 +94,9 @@ def test_mcnemar_by_hand():
 def test_mcnemar_goes_by_the_majority_of_seeds_and_a_tie_is_not_right():
     one, two = np.repeat([[1], [1]], 12, 1), np.repeat([[0], [1]], 12, 1)
     assert stats.mcnemar(one, two) == pytest.approx(2 / 2**12)  # 2 of 2 against 1 of 2
-    assert stats.mcnemar(np.vstack([two, one]), np.vstack([two, two])) == pytest.approx(2 / 2**12)  # 3 of 4, 2 of 4
+    assert stats.mcnemar(np.vstack([two, one]), np.vstack([two, two])) == pytest.approx(
+        2 / 2**12
+    )  # 3 of 4, 2 of 4
 
 
 def test_mcnemar_does_not_compare_a_majority_with_a_single_training():
@@ -103,7 +110,9 @@ def test_with_two_seeds_false_alarms_are_not_many():
     places = np.repeat(np.arange(60), 2)
     for _ in range(100):
         hard = rng.normal(0.6, 0.2, 60)[places]
-        one, two = ((rng.random((2, 120)) < hard + rng.normal(0, 0.08, (2, 1))) * 1.0 for _ in range(2))
+        one, two = (
+            (rng.random((2, 120)) < hard + rng.normal(0, 0.08, (2, 1))) * 1.0 for _ in range(2)
+        )
         alarms += stats.compare(one, two, places).p < 0.05
     assert alarms <= 5  # 5 are promised; drawing two of two seeds gives 8
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from dask.distributed import Client
 
-from asc_lib import sweep
-from asc_lib.artefacts import REPOSITORY
+from asc_lib.files import REPOSITORY
+from asc_lib.runs import sweep
 
 CODE = """
 import json, os, time
@@ -36,12 +36,22 @@ def toys(tmp_path):
     parameters = nbformat.v4.new_code_cell('folder, name, seconds, fails = "", "", 0.0, False')
     parameters.metadata["tags"] = ["parameters"]
     notebook = nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(CODE)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "language": "python",
+        "display_name": "Python 3",
+    }
     nbformat.write(notebook, tmp_path / "toy.ipynb")
 
     def job(name, seconds=0.0, fails=False):
         given = {"folder": str(tmp_path), "name": name, "seconds": seconds, "fails": fails}
-        return sweep.Job(name, tmp_path / "toy.ipynb", given, tmp_path / f"{name}.ipynb", tmp_path / f"{name}.json")
+        return sweep.Job(
+            name,
+            tmp_path / "toy.ipynb",
+            given,
+            tmp_path / f"{name}.ipynb",
+            tmp_path / f"{name}.json",
+        )
 
     return job
 
@@ -114,7 +124,7 @@ def test_each_worker_has_its_own_gpu(toys, tmp_path, client):
 SWEEP = """
 import sys
 from pathlib import Path
-from asc_lib import sweep
+from asc_lib.runs import sweep
 folder, seconds, scheduler = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 def job(name):
     given = {"folder": str(folder), "name": name, "seconds": seconds if name in "cd" else 0.0, "fails": False}
@@ -139,11 +149,20 @@ def start(toys, tmp_path):
     script.write_text(SWEEP)
 
     def begin(*command: str) -> subprocess.Popen:
-        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        begun.append(subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, preexec_fn=hear_ctrl_c, **pipes))
+        pipes = dict(
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        begun.append(
+            subprocess.Popen(
+                [sys.executable, *command], cwd=REPOSITORY, preexec_fn=hear_ctrl_c, **pipes
+            )
+        )
         return begun[-1]
 
-    yield lambda seconds, scheduler="": begin(str(script), str(tmp_path), str(seconds), scheduler), begin
+    yield (
+        lambda seconds, scheduler="": begin(str(script), str(tmp_path), str(seconds), scheduler),
+        begin,
+    )
     for process in begun:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -155,7 +174,9 @@ def kernels(folder: Path) -> list[int]:
     return [pid for pid in marks if Path(f"/proc/{pid}").exists()]
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_stopped_sweep_leaves_no_process_and_nothing_half_written(start, tmp_path, end):
     sweeping = start[0](300)
     until(lambda: (tmp_path / "a.json").exists() and started(tmp_path, "c"))
@@ -173,7 +194,9 @@ def test_a_stopped_sweep_leaves_no_process_and_nothing_half_written(start, tmp_p
 def test_a_scheduler_elsewhere_and_its_death(start, tmp_path):
     sweep_at, begin = start
     address = tmp_path / "scheduler.json"
-    scheduler = begin("-m", "distributed.cli.dask_scheduler", "--port", "0", "--scheduler-file", str(address))
+    scheduler = begin(
+        "-m", "distributed.cli.dask_scheduler", "--port", "0", "--scheduler-file", str(address)
+    )
     until(address.exists)
     tcp = until(lambda: json.loads(address.read_text() or "{}").get("address"))
     with (
@@ -230,7 +253,15 @@ def test_a_disturbed_sweep_gives_the_records_of_an_undisturbed_one(start, tmp_pa
 
     def sweep_into(name: str, *more: str) -> tuple[subprocess.Popen, Path]:
         monkeypatch.setenv("ASC_RESULTS", str(tmp_path / name))
-        words = ["baseline", "--data", "mini", "--epochs", "1", "--seeds", ",".join(map(str, range(cells)))]
+        words = [
+            "baseline",
+            "--data",
+            "mini",
+            "--epochs",
+            "1",
+            "--seeds",
+            ",".join(map(str, range(cells))),
+        ]
         return begin("-m", "asc_lib.cli", "sweep", *words, *more), tmp_path / name
 
     peaceful, undisturbed = sweep_into("peace")

@@ -10,8 +10,10 @@ import skops.io
 import torch
 from typer.testing import CliRunner
 
-from asc_lib import audio, cli, explorer, system
-from asc_lib.system import UnfitSystem, load
+from asc_lib import cli
+from asc_lib.corpora import audio
+from asc_lib.use import explorer, system
+from asc_lib.use.system import UnfitSystem, load
 
 
 @pytest.fixture
@@ -23,7 +25,11 @@ def folder(saved, tmp_path):
 def sealed(folder, **changes):
     """Make the table of contents agree with the folder, as one who means harm would."""
     about = json.loads((folder / system.ABOUT).read_text()) | changes
-    about["files"] = {name: system._digest(folder / name) for name in system._files(folder) if name != system.ABOUT}
+    about["files"] = {
+        name: system._digest(folder / name)
+        for name in system._files(folder)
+        if name != system.ABOUT
+    }
     (folder / system.ABOUT).write_text(json.dumps(system._sealed(about)))
 
 
@@ -42,7 +48,12 @@ def test_what_is_loaded_is_what_was_saved_to_the_last_bit(saved):
     for name, value in saved.net.state_dict().items():
         assert torch.equal(loaded.net.state_dict()[name], value)
     assert loaded.labels == saved.scenes.corpus.labels and loaded.tags == saved.vectors.names
-    assert {path.suffix for path in saved.folder.rglob("*.*")} == {".json", ".md", ".safetensors", ".skops"}
+    assert {path.suffix for path in saved.folder.rglob("*.*")} == {
+        ".json",
+        ".md",
+        ".safetensors",
+        ".skops",
+    }
 
 
 def test_saving_again_replaces_the_folder(saved):
@@ -55,7 +66,8 @@ def test_the_card_says_what_it_is(saved):
     card = (saved.folder / "README.md").read_text()
     assert "| system | attention, heads 2, layers 1 |" in card and "clips of 1 s" in card
     assert (
-        "nothing chosen on them; 95 %, bootstrap over locations" in card and "no figure here is a result on TAU" in card
+        "nothing chosen on them; 95 %, bootstrap over locations" in card
+        and "no figure here is a result on TAU" in card
     )
 
 
@@ -84,7 +96,12 @@ def edited(path):
         ("svm.skops", truncate, False, "svm.skops was changed or cut short"),
         ("svm.skops", pickled, True, "cannot be loaded: "),
         ("svm.skops", untrusted, True, "svm.skops holds asc_lib.audio.Recording"),
-        ("tagger/fold1.safetensors", lambda path: path.unlink(), False, "tagger/fold1.safetensors is missing"),
+        (
+            "tagger/fold1.safetensors",
+            lambda path: path.unlink(),
+            False,
+            "tagger/fold1.safetensors is missing",
+        ),
         ("tagger/fold1.safetensors", pickled, True, "cannot be loaded: "),
         ("extra.pkl", pickled, False, "it holds extra.pkl, which was not saved with it"),
         ("system.json", truncate, False, "system.json is cut short or damaged"),
@@ -98,7 +115,11 @@ def test_a_spoilt_folder_is_refused_with_its_reason(folder, name, spoil, agree, 
         sealed(folder)
     with pytest.raises(UnfitSystem) as error:
         load(folder)
-    assert message in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
+    assert (
+        message in str(error.value)
+        and str(folder) in str(error.value)
+        and "\n" not in str(error.value)
+    )
 
 
 def test_a_linked_folder_is_refused(folder, tmp_path):
@@ -110,7 +131,9 @@ def test_a_linked_folder_is_refused(folder, tmp_path):
 
 @pytest.mark.parametrize("device", ["xpu", "meta", "cuda:99"])
 def test_a_device_that_is_not_there(saved, tmp_path, device):
-    done = CliRunner().invoke(cli.app, ["predict", "x.wav", "--system", str(saved.folder), "--device", device])
+    done = CliRunner().invoke(
+        cli.app, ["predict", "x.wav", "--system", str(saved.folder), "--device", device]
+    )
     assert done.exit_code == 1 and f"'device' is '{device}'" in str(done.exception)
 
 
@@ -127,10 +150,16 @@ def test_a_system_without_a_tagger_says_so(saved, tmp_path):
     trained = load(saved.again(tags="true"))
     path = tmp_path / "clip.wav"
     path.write_bytes(explorer.wav(np.ones((2, 96_000), "int16")))
-    with pytest.raises(UnfitSystem, match="trained with the tag vectors 'tagger'|with the tag vectors 'true'"):
+    with pytest.raises(
+        UnfitSystem, match="trained with the tag vectors 'tagger'|with the tag vectors 'true'"
+    ):
         trained.predict(path)
-    done = CliRunner().invoke(cli.app, ["predict", str(path), "--system", str(saved.again(tags="true"))])
-    assert done.exit_code == 1 and "choose a system that was trained with tags = 'tagger'" in str(done.output)
+    done = CliRunner().invoke(
+        cli.app, ["predict", str(path), "--system", str(saved.again(tags="true"))]
+    )
+    assert done.exit_code == 1 and "choose a system that was trained with tags = 'tagger'" in str(
+        done.output
+    )
 
 
 def test_onnx_is_the_same_network(saved, tmp_path):
@@ -147,14 +176,18 @@ def test_onnx_is_the_same_network(saved, tmp_path):
         expected = trained.net(waveform, tags)
     samples = waveform.shape[-1] + 1
     given = {"waveform": clips[..., :samples].astype("float32") / 2**15, "tags": tags.numpy()}
-    found = session.run(["probabilities", "attention_map"], given)  # a batch of five, exported with two
+    found = session.run(
+        ["probabilities", "attention_map"], given
+    )  # a batch of five, exported with two
     assert np.abs(found[0] - expected.logits.softmax(1).numpy()).max() < 1e-4
     assert np.abs(found[1] - expected.attention_map.numpy()).max() < 1e-4
 
 
 def test_export_without_its_packages(saved, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    done = CliRunner().invoke(cli.app, ["export", str(saved.folder), "--onnx", str(tmp_path / "x.onnx")])
+    done = CliRunner().invoke(
+        cli.app, ["export", str(saved.folder), "--onnx", str(tmp_path / "x.onnx")]
+    )
     assert done.exit_code == 1 and "pip install -e '.[onnx]'" in done.output
 
 

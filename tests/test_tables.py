@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from asc_lib import cells, stats, tables
+from asc_lib import stats
 from asc_lib.cli import app
-from asc_lib.experiment import SIZES
+from asc_lib.runs import cells, tables
+from asc_lib.settings import SIZES
 
 SCENES, CITIES = ["airport", "park"], ["lyon", "vienna"]
 CLIPS = 40
@@ -27,11 +28,15 @@ def write(root, system, seed, wrong, tags="tagger", **sizes):
         "city": np.array([CITIES[k // 20] for k in range(CLIPS)]),
         "split": np.array(["test"] * CLIPS),
     }
-    shuffled = np.random.default_rng(seed).permutation(CLIPS)  # the order of clips is nothing to rely on
+    shuffled = np.random.default_rng(seed).permutation(
+        CLIPS
+    )  # the order of clips is nothing to rely on
     columns = clips | {"truth": TRUTH, "svm": predicted, "softmax": predicted}
     np.savez(folder / f"{run}.npz", **{name: column[shuffled] for name, column in columns.items()})
     tagged = {"source": tags, "fingerprint": tags if tags != "shuffled" else f"shuffled {seed}"}
-    parameters = dict(data="mini", seed=seed, epochs=14, device="cpu", threads=1, front_end="narrow")
+    parameters = dict(
+        data="mini", seed=seed, epochs=14, device="cpu", threads=1, front_end="narrow"
+    )
     parameters |= {"precision": "float32", "fusion": system}
     if system != "baseline":
         parameters |= dict(tags=tags) | {size: sizes.get(size) for size in SIZES}
@@ -59,7 +64,9 @@ def root(tmp_path):
         write(tmp_path, "baseline", seed, range(seed, 20))
         write(tmp_path, "attention", seed, range(seed, 6), heads=2, layers=1)
         write(tmp_path, "attention", seed, range(seed, 16), tags="constant", heads=2, layers=1)
-        write(tmp_path, "combined_shared", seed, range(seed, 20), tags="shuffled", heads=4, layers=3)
+        write(
+            tmp_path, "combined_shared", seed, range(seed, 20), tags="shuffled", heads=4, layers=3
+        )
     write(tmp_path, "combined_shared", 0, range(10), heads=4, layers=3)
     return tmp_path
 
@@ -74,17 +81,27 @@ def test_systems_by_mean_over_seeds_and_gain_on_the_same_clips(root):
         "combined shared, 4 heads, 3 layers, shuffled tags",
     ]
     row = table.loc["attention, 2 heads, 1 layer"]
-    assert row["seeds"] == [85.0, 87.5] and row["mean"] == 86.25 and row["std"] == pytest.approx(1.7678, abs=1e-4)
+    assert (
+        row["seeds"] == [85.0, 87.5]
+        and row["mean"] == 86.25
+        and row["std"] == pytest.approx(1.7678, abs=1e-4)
+    )
     assert row["gain"] == pytest.approx(86.25 - 51.25)
     assert row["gain_low"] < row["gain"] < row["gain_high"] and row["p"] < 0.01
     assert table["p_holm"].tolist() == pytest.approx(stats.holm(table["p"]), nan_ok=True)
-    assert np.isnan(table.loc["baseline", "p"]) and table["control"].tolist() == [False] * 3 + [True] * 2
+    assert (
+        np.isnan(table.loc["baseline", "p"])
+        and table["control"].tolist() == [False] * 3 + [True] * 2
+    )
     assert table["seeds"].map(len).tolist() == [2, 2, 1, 2, 2]
 
 
 def test_a_system_against_itself_with_other_tags(root):
     table = tables.contrasts("mini", root)
-    assert table[["tags", "against"]].to_numpy().tolist() == [["tagger", "constant"], ["tagger", "shuffled"]]
+    assert table[["tags", "against"]].to_numpy().tolist() == [
+        ["tagger", "constant"],
+        ["tagger", "shuffled"],
+    ]
     assert table["gain"].tolist() == pytest.approx([25.0, 100 * (10 / 40 - 1 / 80)])
 
 
@@ -98,7 +115,10 @@ def test_the_papers_cells_in_its_order(root):
 
 def test_by_scene_and_by_city(root):
     name = "attention, 2 heads, 1 layer"
-    assert tables.by("city", "mini", root).loc[name].to_dict() == {"lyon": pytest.approx(72.5), "vienna": 100}
+    assert tables.by("city", "mini", root).loc[name].to_dict() == {
+        "lyon": pytest.approx(72.5),
+        "vienna": 100,
+    }
     assert tables.by("scene", "mini", root).loc[name].to_dict() == {"airport": 87.5, "park": 85.0}
 
 
@@ -125,7 +145,10 @@ def test_a_table_that_records_do_not_give_is_found(root, monkeypatch):
     (root / "mini" / "mine.csv").write_text("of one's own")
     checked = run(app, ["tables", "--data", "mini", "--check"])
     assert checked.exit_code == 1
-    assert "not what the records give: contrasts.csv, taggers.csv in" in str(checked.exception) + checked.output
+    assert (
+        "not what the records give: contrasts.csv, taggers.csv in"
+        in str(checked.exception) + checked.output
+    )
     assert run(app, ["tables", "--data", "mini"]).exit_code == 0
     assert run(app, ["tables", "--data", "mini", "--check"]).exit_code == 0
     assert not (root / "mini" / "taggers.csv").exists() and (root / "mini" / "mine.csv").exists()
@@ -133,7 +156,10 @@ def test_a_table_that_records_do_not_give_is_found(root, monkeypatch):
 
 def test_one_seed_has_an_interval_and_no_test(root):
     row = tables.measured("mini", root).loc["combined shared, 4 heads, 3 layers"]
-    assert row["gain_low"] < row["gain"] < row["gain_high"] and np.isnan([row["p"], row["detectable"]]).all()
+    assert (
+        row["gain_low"] < row["gain"] < row["gain_high"]
+        and np.isnan([row["p"], row["detectable"]]).all()
+    )
     shown = tables.readable(tables.measured("mini", root)).loc["combined shared, 4 heads, 3 layers"]
     assert shown["p (Holm)"] == shown["detectable gain"] == shown["McNemar, by clip"] == ""
 
@@ -175,7 +201,9 @@ def spoil(root, how):
     elif how == "no predictions":
         predictions.unlink()
     elif how == "other predictions":
-        predictions.write_bytes((root / "mini" / "records" / "mini-baseline-tagger-0.npz").read_bytes())
+        predictions.write_bytes(
+            (root / "mini" / "records" / "mini-baseline-tagger-0.npz").read_bytes()
+        )
     elif how == "twice":
         changed = json.loads(record.read_text()) | {"run": "again"}
         record.with_name("again.json").write_text(json.dumps(changed))
@@ -183,7 +211,8 @@ def spoil(root, how):
 
 
 @pytest.mark.parametrize(
-    "how", ["record cut", "no record", "predictions cut", "no predictions", "other predictions", "twice"]
+    "how",
+    ["record cut", "no record", "predictions cut", "no predictions", "other predictions", "twice"],
 )
 def test_spoilt_records_are_named_in_one_line(root, how, monkeypatch):
     monkeypatch.setenv("ASC_RESULTS", str(root))
@@ -191,7 +220,9 @@ def test_spoilt_records_are_named_in_one_line(root, how, monkeypatch):
     done = CliRunner().invoke(app, ["tables", "--data", "mini"])
     said = str(done.exception)
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
-    assert said.startswith("asc tables: ") and name in said and "remove" in said and "\n" not in said
+    assert (
+        said.startswith("asc tables: ") and name in said and "remove" in said and "\n" not in said
+    )
 
 
 def test_two_sets_of_data_under_one_name_are_told_apart(root):

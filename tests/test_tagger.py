@@ -13,22 +13,34 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torch import nn
 from torchvision.models import resnet34
 
-from asc_lib import audio, metrics, tag_vectors, tagger
-from asc_lib.corpora import TagCorpus
+from asc_lib import stats
+from asc_lib.corpora import TagCorpus, audio
+from asc_lib.corpora.store import Store
 from asc_lib.scene_net import n_parameters
-from asc_lib.store import Store
-from asc_lib.tagger import TagData
 from asc_lib.tagging_net import TaggerSizes, TaggingNet
+from asc_lib.tags import sources, tagger_training
+from asc_lib.tags.tagger_training import TagData
 
 SMALL = TaggerSizes(
-    bands=16, crop=20, widths=(4, 8), depths=(1, 1), folds=3, batch=8, epochs=12, cycles=2, second_cycles=1, lr=5e-3
+    bands=16,
+    crop=20,
+    widths=(4, 8),
+    depths=(1, 1),
+    folds=3,
+    batch=8,
+    epochs=12,
+    cycles=2,
+    second_cycles=1,
+    lr=5e-3,
 )
 
 
 def corpus(clips=30):
     kinds = ["curated", "noisy", "test"] * (clips // 3)
     labels = [[name] for name in "ab" * (clips // 2)]
-    table = pd.DataFrame({"fname": [f"{k}.wav" for k in range(clips)], "set": kinds, "labels": labels, "fold": -1})
+    table = pd.DataFrame(
+        {"fname": [f"{k}.wav" for k in range(clips)], "set": kinds, "labels": labels, "fold": -1}
+    )
     return TagCorpus("made up", None, table, ["a", "b"])
 
 
@@ -44,7 +56,11 @@ def two_tones(made_up):
 def tag_data(supervision="pseudo_labels", **changes):
     made_up = corpus()
     return TagData(
-        made_up, two_tones(made_up), tagger.fold_numbers(made_up, SMALL, 0), replace(SMALL, **changes), supervision
+        made_up,
+        two_tones(made_up),
+        tagger.fold_numbers(made_up, SMALL, 0),
+        replace(SMALL, **changes),
+        supervision,
     )
 
 
@@ -112,7 +128,9 @@ def test_slices_are_excerpts_of_their_clips():
         images = tagger.slices(clips, rows, 20, np.random.default_rng(seed))
         lengths.add(images.shape[-1])
         for row, image in zip(rows, images):
-            assert (image[:, 1:] - image[:, :-1] == 1).all() and (image[0] // 1000 == len(clips[row][0])).all()
+            assert (image[:, 1:] - image[:, :-1] == 1).all() and (
+                image[0] // 1000 == len(clips[row][0])
+            ).all()
             assert image[0, -1] % 1000 < clips[row].shape[1]
     assert min(lengths) >= 10 and max(lengths) == 20 and len(lengths) > 5
 
@@ -131,13 +149,20 @@ def test_augmentation_acts_on_each_clip_half_of_the_time():
     inner = masked.any(1) & ~masked[:, 0] & ~masked[:, -1]  # masks that no edge cuts
     assert masked[inner].sum(1).min() >= 2 * 8 / 128 * 64 - 1
     plain = ~mixed & ~masked.any(1)
-    assert torch.allclose(image[plain], audio.standardised_decibels(mel[plain]), atol=1e-4)  # gain alone is undone
+    assert torch.allclose(
+        image[plain], audio.standardised_decibels(mel[plain]), atol=1e-4
+    )  # gain alone is undone
     clip = int(torch.nonzero(mixed & ~masked.any(1))[0])
     partner = int(changed["targets"][clip].masked_fill(torch.arange(400) == clip, 0).argmax())
     powers = torch.stack([mel[clip].ravel(), mel[partner].ravel()], 1).double().numpy()
     ours = image[clip].ravel().double().numpy()
-    ratio = float(share[clip] / (1 - share[clip]))  # before the gains, which are within 0.81 and 1.21
-    fits = [np.corrcoef(ours, np.log(powers @ [ratio * g, 1]))[0, 1] for g in np.linspace(0.66, 1.5, 169)]
+    ratio = float(
+        share[clip] / (1 - share[clip])
+    )  # before the gains, which are within 0.81 and 1.21
+    fits = [
+        np.corrcoef(ours, np.log(powers @ [ratio * g, 1]))[0, 1]
+        for g in np.linspace(0.66, 1.5, 169)
+    ]
     assert max(fits) > 1 - 1e-5
 
 
@@ -148,7 +173,9 @@ def test_what_a_batch_holds(supervision):
     batches = list(data.batches(1, stage=2, epoch=1, pseudo=pseudo))
     assert len(batches) == len(tagger.training_rows(data.corpus, data.folds, 1)["curated"]) // 4
     noisy = {"noisy", "noisy_targets"} if supervision != "curated" else set()
-    assert set(batches[0]) == {"curated", "curated_targets"} | noisy | ({"pseudo"} if pseudo is not None else set())
+    assert set(batches[0]) == {"curated", "curated_targets"} | noisy | (
+        {"pseudo"} if pseudo is not None else set()
+    )
 
 
 def test_a_tagger_learns_two_tones_and_is_saved(tmp_path):
@@ -157,11 +184,13 @@ def test_a_tagger_learns_two_tones_and_is_saved(tmp_path):
     rows = np.flatnonzero(data.corpus.clips["set"] == "test")
     vectors = stages[-1].tag_clips([data.mels[row] for row in rows], data.folds[rows])
     assert vectors.min() >= 0 and vectors.max() <= 1
-    assert metrics.lwlrap(data.corpus.targets()[rows], vectors) > 0.9
+    assert stats.lwlrap(data.corpus.targets()[rows], vectors) > 0.9
     assert history.groupby("stage").size().to_dict() == {1: 3 * 24, 2: 3 * 12}
     assert len(list(tmp_path.glob("fold*-cycle*.npy"))) == 3 * 2
     stages[-1].save(tmp_path / "saved")
-    again = tagger.Tagger.load(tmp_path / "saved").tag_clips([data.mels[row] for row in rows], data.folds[rows])
+    again = tagger.Tagger.load(tmp_path / "saved").tag_clips(
+        [data.mels[row] for row in rows], data.folds[rows]
+    )
     assert np.array_equal(vectors, again)
 
 
@@ -200,15 +229,23 @@ def test_a_tagger_cut_short_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     monkeypatch.setattr(tagger.training, "fit", fit)
     resumed, _ = data.train(tmp_path / "cut")
     for a, b in zip(whole, resumed):
-        assert np.array_equal(a.tag_clips(data.mels, data.folds), b.tag_clips(data.mels, data.folds))
+        assert np.array_equal(
+            a.tag_clips(data.mels, data.folds), b.tag_clips(data.mels, data.folds)
+        )
 
 
 def test_the_learning_rate_falls_along_cosines_that_start_again(tmp_path):
     data, rates, step = tag_data(epochs=4), [], torch.optim.Adam.step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.Adam, "step", lambda self: rates.append(self.param_groups[0]["lr"]) or step(self))
+        patch.setattr(
+            torch.optim.Adam,
+            "step",
+            lambda self: rates.append(self.param_groups[0]["lr"]) or step(self),
+        )
         data._fit(TaggingNet(2, SMALL), 1, 1, tmp_path)
-    expected = [1e-6 + (SMALL.lr - 1e-6) * (1 + np.cos(np.pi * k / 4)) / 2 for k in (0, 1, 2, 3)] * 2
+    expected = [
+        1e-6 + (SMALL.lr - 1e-6) * (1 + np.cos(np.pi * k / 4)) / 2 for k in (0, 1, 2, 3)
+    ] * 2
     assert np.allclose(rates, np.repeat(expected, len(rates) // 8))
 
 
@@ -219,11 +256,23 @@ def test_a_stereo_scene_at_48_khz_is_tagged_by_the_networks_that_may():
     rng = np.random.default_rng(0)
     clips = (3000 * rng.standard_normal((3, 2, 48_000))).astype("int16")
     scenes = SimpleNamespace(clips=pd.DataFrame({"fold": [1, 5, 2]}))
-    vectors = tagger.Tagger(nets, list("abc"), sizes).tag_scenes(scenes, Store(clips, ""), np.arange(3))
+    vectors = tagger.Tagger(nets, list("abc"), sizes).tag_scenes(
+        scenes, Store(clips, ""), np.arange(3)
+    )
     own = []
     for clip in clips:
-        mono = librosa.resample((clip[0] / 2.0 + clip[1] / 2.0) / 2**15, orig_sr=48_000, target_sr=44_100)
-        options = dict(sr=44_100, n_fft=1024, hop_length=512, n_mels=32, fmin=20, fmax=22_050, pad_mode="reflect")
+        mono = librosa.resample(
+            (clip[0] / 2.0 + clip[1] / 2.0) / 2**15, orig_sr=48_000, target_sr=44_100
+        )
+        options = dict(
+            sr=44_100,
+            n_fft=1024,
+            hop_length=512,
+            n_mels=32,
+            fmin=20,
+            fmax=22_050,
+            pad_mode="reflect",
+        )
         decibels = 10 * np.log10(librosa.feature.melspectrogram(y=mono, **options))
         image = torch.from_numpy((decibels - decibels.mean()) / decibels.std(ddof=1)).float()
         with torch.no_grad():
@@ -236,11 +285,19 @@ def test_a_stereo_scene_at_48_khz_is_tagged_by_the_networks_that_may():
 def test_judged_clips_and_their_figures():
     data = tag_data()
     judged, targets, scores = tag_vectors.judge(TwoTones(), data)
-    assert set(judged["set"]) == {"test", "curated"} and len(judged) == 20 and judged["top"].mean() == 0.5
+    assert (
+        set(judged["set"]) == {"test", "curated"}
+        and len(judged) == 20
+        and judged["top"].mean() == 0.5
+    )
     found = tag_vectors.figures(judged, targets, scores)["test"]
     rows = np.flatnonzero(judged["set"] == "test")
     assert found["accuracy"] == 0.5 and found["clips"] == found["recordings"] == 10
-    assert found["lwlrap"] == pytest.approx(metrics.lwlrap(targets[rows], scores[rows])) == pytest.approx(0.75)
+    assert (
+        found["lwlrap"]
+        == pytest.approx(stats.lwlrap(targets[rows], scores[rows]))
+        == pytest.approx(0.75)
+    )
     assert found["interval"][0] < 0.75 < found["interval"][1]
     together = tag_vectors.lwlrap_interval(judged.assign(recording=judged["fname"].str[0]))
     assert together[1] - together[0] != pytest.approx(found["interval"][1] - found["interval"][0])
@@ -258,23 +315,27 @@ def test_lwlrap_is_sklearns_weighted_by_labels():
     targets, scores = (rng.random((50, 9)) < 0.25).astype(float), rng.random((50, 9))
     kept = targets.sum(1) > 0
     weights = targets[kept].sum(1)
-    expected = label_ranking_average_precision_score(targets[kept], scores[kept], sample_weight=weights)
-    assert metrics.lwlrap(targets, scores) == pytest.approx(expected)
-    assert metrics.lwlrap(targets, targets) == 1
+    expected = label_ranking_average_precision_score(
+        targets[kept], scores[kept], sample_weight=weights
+    )
+    assert stats.lwlrap(targets, scores) == pytest.approx(expected)
+    assert stats.lwlrap(targets, targets) == 1
     with pytest.raises(ValueError, match="at least one clip with a label"):
-        metrics.lwlrap(np.zeros((2, 3)), np.ones((2, 3)))
+        stats.lwlrap(np.zeros((2, 3)), np.ones((2, 3)))
 
 
 def test_lwlrap_by_chance_of_single_labels():
     targets = np.eye(50)[np.repeat(np.arange(50), 8)]
     scores = np.random.default_rng(0).random(targets.shape)
-    assert metrics.lwlrap_by_chance(targets, scores) == pytest.approx(np.mean(1 / np.arange(1, 51)), abs=0.01)
+    assert stats.lwlrap_by_chance(targets, scores) == pytest.approx(
+        np.mean(1 / np.arange(1, 51)), abs=0.01
+    )
 
 
 def test_the_interval_draws_whole_groups():
     correct = np.repeat([0.0, 1.0], 500)
-    by_clip = metrics.interval(lambda rows: correct[rows].mean(), np.arange(1000))
-    by_place = metrics.interval(lambda rows: correct[rows].mean(), np.repeat(np.arange(10), 100))
+    by_clip = stats.interval(lambda rows: correct[rows].mean(), np.arange(1000))
+    by_place = stats.interval(lambda rows: correct[rows].mean(), np.repeat(np.arange(10), 100))
     assert by_clip[1] - by_clip[0] < 0.1 < 0.4 < by_place[1] - by_place[0]
 
 

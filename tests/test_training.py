@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from asc_lib import training
-from asc_lib.artefacts import REPOSITORY
-from asc_lib.recipe import SceneData, SceneRecipe
+from asc_lib.corpora.store import Store
+from asc_lib.files import REPOSITORY
 from asc_lib.scene_net import SceneNet
-from asc_lib.store import Store
+from asc_lib.scenes import SceneData, SceneRecipe
 
 
 def test_mixup_is_the_sum_of_two_clips_weighted():
@@ -52,7 +52,9 @@ def fit(checkpoint=None, epochs=4, seed=0):
 def test_the_same_seed_gives_the_same_run():
     (first, net), (second, other) = fit(), fit()
     assert first["loss"].tolist() == second["loss"].tolist()
-    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values())
+    )
     assert fit(seed=1)[0]["loss"].tolist() != first["loss"].tolist()
 
 
@@ -62,21 +64,33 @@ def test_a_run_cut_short_ends_as_if_it_had_not_been(tmp_path, capsys):
     resumed, other = fit(tmp_path / "c.safetensors")
     assert "resumed after epoch 2 of 4" in capsys.readouterr().out
     assert resumed["loss"].tolist() == whole["loss"].tolist()
-    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values())
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():
     net = nn.Linear(1, 1)
     optimiser = torch.optim.SGD(net.parameters(), 1.0)
     with pytest.raises(FloatingPointError, match="nan in epoch 1"):
-        training.fit(net, lambda e: [{}], lambda n, b: n(torch.full((1, 1), np.nan)).sum(), optimiser, epochs=1)
+        training.fit(
+            net,
+            lambda e: [{}],
+            lambda n, b: n(torch.full((1, 1), np.nan)).sum(),
+            optimiser,
+            epochs=1,
+        )
 
 
 def scene_data(corpus):
     rng = np.random.default_rng(0)
-    waveforms = Store(rng.integers(-3000, 3000, (len(corpus.clips), 2, 12_000)).astype("int16"), "noise")
-    recipe = SceneRecipe(epochs=5, crop=10_000, batch=24, look_every=2, mixup_from=2)
-    return SceneData(corpus, waveforms, rng.random((len(corpus.clips), 4)).astype("float32"), recipe, "cpu")
+    waveforms = Store(
+        rng.integers(-3000, 3000, (len(corpus.clips), 2, 12_000)).astype("int16"), "noise"
+    )
+    recipe = SceneRecipe(epochs=5, crop=10_000, batch=24, eval_every=2, mixup_from=2)
+    return SceneData(
+        corpus, waveforms, rng.random((len(corpus.clips), 4)).astype("float32"), recipe, "cpu"
+    )
 
 
 def test_excerpts_of_a_training_epoch(small_mini):
@@ -88,7 +102,10 @@ def test_excerpts_of_a_training_epoch(small_mini):
         assert all(torch.equal(batch[name], same[name]) for name in batch)
         assert set(batch["targets"].unique().tolist()) == {0.0, 1.0}
     soft = torch.cat([batch["targets"] for batch in mixed])
-    assert torch.allclose(soft.sum(1), torch.ones(len(soft)), atol=1e-5) and ((soft > 0) & (soft < 1)).any()
+    assert (
+        torch.allclose(soft.sum(1), torch.ones(len(soft)), atol=1e-5)
+        and ((soft > 0) & (soft < 1)).any()
+    )
 
 
 def test_crops_are_pre_emphasised_excerpts_of_their_clips(small_mini):
@@ -97,7 +114,9 @@ def test_crops_are_pre_emphasised_excerpts_of_their_clips(small_mini):
     whole = 32_000 * scipy.signal.lfilter([1, -0.97], [1], raw)[..., 1:]  # [clips, 2, 11,999]
     seen = set()
     for batch in data.training_batches(0, 1):
-        for crop, tags, target in zip(batch["waveform"].numpy(), batch["tags"].numpy(), batch["targets"]):
+        for crop, tags, target in zip(
+            batch["waveform"].numpy(), batch["tags"].numpy(), batch["targets"]
+        ):
             (clip,) = np.flatnonzero((data.tags == tags).all(1))
             (start,) = np.flatnonzero(np.isclose(whole[clip, 0, :2000], crop[0, 0], atol=0.01)
                                       & np.isclose(whole[clip, 1, :2000], crop[1, 0], atol=0.01))  # fmt: skip
@@ -105,7 +124,10 @@ def test_crops_are_pre_emphasised_excerpts_of_their_clips(small_mini):
             assert small_mini.clips["split"][clip] == "train"
             assert small_mini.labels[int(target.argmax())] == small_mini.clips["scene_label"][clip]
             seen.add((clip, start))
-    assert len({clip for clip, _ in seen}) == len(seen) == 72 and len({start for _, start in seen}) > 50
+    assert (
+        len({clip for clip, _ in seen}) == len(seen) == 72
+        and len({start for _, start in seen}) > 50
+    )
     test = data.whole(np.array([5]))["waveform"].numpy()
     assert np.allclose(test, whole[[5]], atol=0.01)
 

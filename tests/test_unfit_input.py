@@ -10,8 +10,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asc_lib import audio, corpora
-from asc_lib.corpora import checks, tau2019
+from asc_lib import corpora
+from asc_lib.corpora import audio, checks, tau2019
 
 META, TRAIN, EVALUATE, TEST = tau2019.HEADERS
 RATE = 48_000
@@ -28,7 +28,12 @@ def scenes(tmp_path):
         soundfile.write(root / name, 0.1 * rng.standard_normal((24_000, 2)), RATE, subtype="PCM_24")
         rows.append((name, scene, f"lyon-{k}", "a"))
     table = pd.DataFrame(rows, columns=tau2019.HEADERS[META])
-    for file, part in ((META, table), (TRAIN, table[:4]), (EVALUATE, table[4:8]), (TEST, table[4:8])):
+    for file, part in (
+        (META, table),
+        (TRAIN, table[:4]),
+        (EVALUATE, table[4:8]),
+        (TEST, table[4:8]),
+    ):
         part[tau2019.HEADERS[file]].to_csv(root / file, sep="\t", index=False)
     return root
 
@@ -38,7 +43,9 @@ def clip(root):
 
 
 def sound(seconds=0.5, channels=2, rate=RATE, **options):
-    samples = options.pop("samples", 0.1 * np.random.default_rng(1).standard_normal((int(seconds * rate), channels)))
+    samples = options.pop(
+        "samples", 0.1 * np.random.default_rng(1).standard_normal((int(seconds * rate), channels))
+    )
     return lambda root: soundfile.write(clip(root), samples, rate, **({"format": "WAV"} | options))
 
 
@@ -69,9 +76,21 @@ FATAL = {
     # what was done: (how, the file named, what is said of it)
     "truncated": (bytes_of(lambda raw: raw[:30_000]), METRO, "has 49.. samples, expected 24000"),
     "header only": (bytes_of(lambda raw: raw[:60]), METRO, "has 2 samples, expected 24000"),
-    "0 bytes": (bytes_of(lambda raw: b""), METRO, r"is an empty file \(0 bytes\): copy or unpack it again"),
-    "wrong header": (bytes_of(lambda raw: b"RIFX" + b"\0" * 40 + raw[44:]), METRO, "cannot be read as audio"),
-    "text renamed": (bytes_of(lambda raw: b"not a sound at all, but words\n" * 9), METRO, "cannot be read as audio"),
+    "0 bytes": (
+        bytes_of(lambda raw: b""),
+        METRO,
+        r"is an empty file \(0 bytes\): copy or unpack it again",
+    ),
+    "wrong header": (
+        bytes_of(lambda raw: b"RIFX" + b"\0" * 40 + raw[44:]),
+        METRO,
+        "cannot be read as audio",
+    ),
+    "text renamed": (
+        bytes_of(lambda raw: b"not a sound at all, but words\n" * 9),
+        METRO,
+        "cannot be read as audio",
+    ),
     "zeros": (bytes_of(lambda raw: b"\0" * len(raw)), METRO, "cannot be read as audio"),
     "44.1 kHz": (sound(rate=44_100), METRO, "has a sample rate of 44100 Hz, expected 48000"),
     "mono": (sound(channels=1), METRO, r"has 1 channel\(s\), expected 2"),
@@ -81,62 +100,132 @@ FATAL = {
     "no sample": (sound(seconds=0), METRO, "holds no sample"),
     "NaN": (with_value(np.nan), METRO, "holds 1 values that are not numbers"),
     "infinite": (with_value(np.inf), METRO, "holds 1 values that are not numbers"),
-    "a row with no file": (lambda root: clip(root).unlink(), METRO, "is missing: unpack its archive there"),
+    "a row with no file": (
+        lambda root: clip(root).unlink(),
+        METRO,
+        "is missing: unpack its archive there",
+    ),
     "a name in other letters": (
         lambda root: clip(root).rename(root / "audio" / "métro.wav"),
         METRO,
         "is missing: unpack its archive there",
     ),
-    "leaves the corpus": (replaced(META, b"audio/metro-", b"../metro-"), META, "a path that leaves the corpus"),
-    "absolute path": (replaced(META, b"audio/metro-", b"/etc/metro-"), META, "a path that leaves the corpus"),
-    "backslashes": (replaced(META, b"audio/metro-", b"audio\\metro-"), META, "a path that leaves the corpus"),
+    "leaves the corpus": (
+        replaced(META, b"audio/metro-", b"../metro-"),
+        META,
+        "a path that leaves the corpus",
+    ),
+    "absolute path": (
+        replaced(META, b"audio/metro-", b"/etc/metro-"),
+        META,
+        "a path that leaves the corpus",
+    ),
+    "backslashes": (
+        replaced(META, b"audio/metro-", b"audio\\metro-"),
+        META,
+        "a path that leaves the corpus",
+    ),
     "line break in a name": (
         replaced(META, b"audio/metro-lyon-2-2-a.wav", b'"audio/metro\n.wav"'),
         META,
         "with a line break",
     ),
-    "duplicate row": (twice(META), META, r"names 'audio/airport-lyon-0-0-a.wav' twice \(1 such rows\)"),
+    "duplicate row": (
+        twice(META),
+        META,
+        r"names 'audio/airport-lyon-0-0-a.wav' twice \(1 such rows\)",
+    ),
     "duplicate in a list": (twice(TRAIN), TRAIN, "names 'audio/airport-lyon-0-0-a.wav' twice"),
     "unknown label": (
         text_of(META, lambda raw: raw.replace(b"\tmetro\t", b"\tbeach\t")),
         META,
         "has the unknown label 'beach'; there are airport, bus",
     ),
-    "labels that differ": (replaced(TRAIN, b"\tmetro", b"\ttram"), TRAIN, "calls .* a 'tram', meta.csv a 'metro'"),
+    "labels that differ": (
+        replaced(TRAIN, b"\tmetro", b"\ttram"),
+        TRAIN,
+        "calls .* a 'tram', meta.csv a 'metro'",
+    ),
     "commas": (text_of(META, lambda raw: raw.replace(b"\t", b",")), META, "is separated by commas"),
-    "commas in a list": (text_of(TRAIN, lambda raw: raw.replace(b"\t", b",")), TRAIN, "is separated by commas"),
+    "commas in a list": (
+        text_of(TRAIN, lambda raw: raw.replace(b"\t", b",")),
+        TRAIN,
+        "is separated by commas",
+    ),
     "empty table": (text_of(META, lambda raw: b""), META, "is empty"),
-    "header alone": (text_of(META, lambda raw: raw.splitlines(keepends=True)[0]), META, "holds no row"),
-    "no table": (lambda root: (root / TRAIN).unlink(), TRAIN, "is missing: unpack the corpus's meta data"),
-    "other columns": (replaced(META, b"scene_label", b"label"), META, "has the columns filename, label"),
+    "header alone": (
+        text_of(META, lambda raw: raw.splitlines(keepends=True)[0]),
+        META,
+        "holds no row",
+    ),
+    "no table": (
+        lambda root: (root / TRAIN).unlink(),
+        TRAIN,
+        "is missing: unpack the corpus's meta data",
+    ),
+    "other columns": (
+        replaced(META, b"scene_label", b"label"),
+        META,
+        "has the columns filename, label",
+    ),
     "no header": (
         text_of(META, lambda raw: b"".join(raw.splitlines(keepends=True)[1:])),
         META,
         "expected are filename, scene_label",
     ),
-    "UTF-16": (text_of(META, lambda raw: raw.decode().encode("utf-16")), META, "cannot be read as a table"),
-    "too many cells": (replaced(META, b"lyon-3\ta\n", b"lyon-3\ta\tb\tc\td\n"), META, "cannot be read as a table"),
+    "UTF-16": (
+        text_of(META, lambda raw: raw.decode().encode("utf-16")),
+        META,
+        "cannot be read as a table",
+    ),
+    "too many cells": (
+        replaced(META, b"lyon-3\ta\n", b"lyon-3\ta\tb\tc\td\n"),
+        META,
+        "cannot be read as a table",
+    ),
     "empty cell": (replaced(META, b"\tmetro\t", b"\t\t"), META, "line 4 has no scene_label"),
-    "no city": (replaced(META, b"lyon-2\ta", b"lyon\ta"), META, "has the identifier 'lyon'; expected is city-number"),
+    "no city": (
+        replaced(META, b"lyon-2\ta", b"lyon\ta"),
+        META,
+        "has the identifier 'lyon'; expected is city-number",
+    ),
     "train and test overlap": (
         lambda root: [
             (root / file).write_bytes((root / file).read_bytes() + row)
-            for file, row in ((EVALUATE, METRO.encode() + b"\tmetro\n"), (TEST, METRO.encode() + b"\n"))
+            for file, row in (
+                (EVALUATE, METRO.encode() + b"\tmetro\n"),
+                (TEST, METRO.encode() + b"\n"),
+            )
         ],
         TRAIN,
         "shares 1 clips with fold1_evaluate.csv, the first 'audio/metro",
     ),
-    "lists that differ": (replaced(TEST, b"audio/park", b"audio/x"), TEST, "names other clips than fold1_evaluate.csv"),
+    "lists that differ": (
+        replaced(TEST, b"audio/park", b"audio/x"),
+        TEST,
+        "names other clips than fold1_evaluate.csv",
+    ),
     "a listed clip without meta data": (
-        text_of(META, lambda raw: b"".join(line for line in raw.splitlines(True) if b"metro-" not in line)),
+        text_of(
+            META,
+            lambda raw: b"".join(line for line in raw.splitlines(True) if b"metro-" not in line),
+        ),
         TRAIN,
         "lists 1 clips that meta.csv does not know, the first 'audio/metro",
     ),
 }
 DOUBTFUL = {
     "all zeros": (sound(samples=np.zeros((24_000, 2))), METRO, "is silent: every sample is 0"),
-    "clipped": (sound(samples=np.sign(np.sin(np.arange(48_000))).reshape(-1, 2)), METRO, "is clipped: 100.0 %"),
-    "beyond 1": (sound(samples=np.full((24_000, 2), 3.0), subtype="FLOAT"), METRO, "is clipped: 100.0 %"),
+    "clipped": (
+        sound(samples=np.sign(np.sin(np.arange(48_000))).reshape(-1, 2)),
+        METRO,
+        "is clipped: 100.0 %",
+    ),
+    "beyond 1": (
+        sound(samples=np.full((24_000, 2), 3.0), subtype="FLOAT"),
+        METRO,
+        "is clipped: 100.0 %",
+    ),
     "a file with no row": (
         lambda root: shutil.copy(clip(root), root / "audio" / "stray file.wav"),
         "audio/stray file.wav",
@@ -169,9 +258,13 @@ def test_what_stops_a_corpus(case, scenes):
     change, file, message = FATAL[case]
     change(scenes)
     findings = [finding for finding in found(scenes) if finding.fatal]
-    assert any(finding.file == file and re.search(message, finding.what) for finding in findings), findings
+    assert any(finding.file == file and re.search(message, finding.what) for finding in findings), (
+        findings
+    )
     assert all("\n" not in finding.what for finding in findings)
-    with pytest.raises((corpora.CorpusError, audio.AudioError)) as error:  # the same words where it is used
+    with pytest.raises(
+        (corpora.CorpusError, audio.AudioError)
+    ) as error:  # the same words where it is used
         corpus = tau2019.read("tau2019", scenes)
         for name in corpus.clips["filename"]:
             audio.read(corpus.root / name, RATE, 2, 24_000)
@@ -204,7 +297,9 @@ def test_all_is_found_in_one_pass(scenes):
         FATAL[case][0](scenes)
     findings = found(scenes)
     for _, file, message in (FATAL[case] for case in cases):
-        assert any(finding.file == file and re.search(message, finding.what) for finding in findings)
+        assert any(
+            finding.file == file and re.search(message, finding.what) for finding in findings
+        )
 
 
 @settings(max_examples=60, deadline=None)
@@ -229,7 +324,9 @@ def test_no_bytes_break_the_audio_reader(tmp_path_factory, raw, at, subtype):
     assert all("\n" not in problem for problem in problems)
 
 
-@pytest.mark.parametrize("subtype, tolerance", [("PCM_16", 0), ("PCM_24", 1), ("FLOAT", 1), ("DOUBLE", 1)])
+@pytest.mark.parametrize(
+    "subtype, tolerance", [("PCM_16", 0), ("PCM_24", 1), ("FLOAT", 1), ("DOUBLE", 1)]
+)
 def test_each_kind_of_sample_is_read_alike(tmp_path, subtype, tolerance):
     samples = np.random.default_rng(0).integers(-(2**15), 2**15, (500, 2)).astype("int16")
     soundfile.write(tmp_path / "c.wav", samples / 2**15, RATE, subtype=subtype)

@@ -11,13 +11,15 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from asc_lib.artefacts import write_text
+from asc_lib.files import write_text
 
 
 def smaller(picture: str) -> str:
     """A PNG in base64, in 128 colours; as it was, if that is not smaller."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(128).save(buffer, "PNG", optimize=True)
+    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(128).save(
+        buffer, "PNG", optimize=True
+    )
     return min(base64.b64encode(buffer.getvalue()).decode(), picture, key=len)
 
 

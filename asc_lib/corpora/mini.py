@@ -1,15 +1,18 @@
-"""The corpus ``mini``: ten scenes composed from sounds that this module synthesises. It needs no file at all.
+"""The data set ``mini``: ten scenes composed from synthesised sounds. It needs no file at all.
 
-Every sound is a function of a random generator and draws its own pitch, pace, length and timbre, so that no two
-are alike. All return mono float arrays at 48 kHz of any level; the composer sets the level.
+Every sound is a function of a random generator and draws its own pitch, pace, length and timbre, so
+that no two are alike. All return mono float arrays at 48 kHz of any level; the composer sets it.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from scipy.signal import butter, sosfilt
 
-from .soundscapes import RATE, Recipe, Scene, mislabelled, reverberated, shaped
+from ..recipes import SMALL_SCENE, SMALL_TAGGER, Preset
+from .data_set import register
+from .soundscapes import RATE, Recipe, Scene, composed, mislabelled, reverberated, shaped
 
 Rng = np.random.Generator
 Sound = Callable[[Rng], np.ndarray]
@@ -26,14 +29,18 @@ def seconds(duration: float) -> np.ndarray:
     return np.arange(int(duration * RATE)) / RATE
 
 
-def tone(hertz: np.ndarray | float, length: int, harmonics: int = 1, fall: float = 1.0) -> np.ndarray:
-    """Sum of ``harmonics`` sines at multiples of a (moving) frequency, the k-th with amplitude k^-fall."""
+def tone(
+    hertz: np.ndarray | float, length: int, harmonics: int = 1, fall: float = 1.0
+) -> np.ndarray:
+    """Sum of sines at multiples of a (moving) frequency, the k-th with amplitude k^-fall."""
     phase = 2 * np.pi * np.cumsum(np.broadcast_to(hertz, length)) / RATE
     return sum(np.sin(k * phase) * k**-fall for k in range(1, harmonics + 1))
 
 
 def band(signal: np.ndarray, low: float, high: float) -> np.ndarray:
-    return sosfilt(butter(2, [low, min(high, 0.49 * RATE)], "bandpass", fs=RATE, output="sos"), signal)
+    return sosfilt(
+        butter(2, [low, min(high, 0.49 * RATE)], "bandpass", fs=RATE, output="sos"), signal
+    )
 
 
 def noise(rng: Rng, length: int, low: float, high: float) -> np.ndarray:
@@ -41,10 +48,11 @@ def noise(rng: Rng, length: int, low: float, high: float) -> np.ndarray:
 
 
 def struck(rng: Rng, base: float, ratios: tuple[float, ...], decay: float) -> np.ndarray:
-    """A struck body: partials at ``ratios`` of ``base``, the higher ones dying sooner than ``decay`` seconds."""
+    """A struck body: partials at ``ratios`` of ``base`` that decay in ``decay`` s or sooner."""
     t = seconds(4 * decay)
     partials = (
-        rng.uniform(0.3, 1) * np.sin(2 * np.pi * base * r * t) * np.exp(-t * np.sqrt(r) / decay) for r in ratios
+        rng.uniform(0.3, 1) * np.sin(2 * np.pi * base * r * t) * np.exp(-t * np.sqrt(r) / decay)
+        for r in ratios
     )
     return sum(partials)
 
@@ -65,9 +73,11 @@ def swell(length: int, peak: float) -> np.ndarray:
 
 
 def speech(rng: Rng, duration: float) -> np.ndarray:
-    """Babble of one voice: a glottal pulse train through three formants that move with each syllable."""
+    """Babble of one voice: pulses through three formants that move with each syllable."""
     length, pace = int(duration * RATE), rng.uniform(3.5, 5.5)
-    pitch = rng.uniform(90, 230) * (1 + 0.08 * np.sin(2 * np.pi * rng.uniform(0.4, 1) * seconds(duration)))
+    pitch = rng.uniform(90, 230) * (
+        1 + 0.08 * np.sin(2 * np.pi * rng.uniform(0.4, 1) * seconds(duration))
+    )
     pulses = tone(pitch, length, harmonics=10, fall=0.7)
     syllables, size = [], int(RATE / pace)
     for start in range(0, length, size):
@@ -82,7 +92,9 @@ def speech(rng: Rng, duration: float) -> np.ndarray:
 def aeroplane(rng: Rng) -> np.ndarray:
     length = int(rng.uniform(2.2, 3.5) * RATE)
     whine = tone(np.linspace(1, rng.uniform(0.6, 0.85), length) * rng.uniform(1400, 3200), length)
-    return (noise(rng, length, 80, rng.uniform(900, 1800)) + 0.15 * whine) * swell(length, rng.uniform(0.35, 0.65))
+    return (noise(rng, length, 80, rng.uniform(900, 1800)) + 0.15 * whine) * swell(
+        length, rng.uniform(0.35, 0.65)
+    )
 
 
 @sound
@@ -99,7 +111,9 @@ def beep(rng: Rng) -> np.ndarray:
 
 @sound
 def bell(rng: Rng) -> np.ndarray:
-    body = struck(rng, rng.uniform(280, 950), (0.5, 1, 1.19, 1.5, 2, 2.51, 3.01), rng.uniform(0.35, 0.8))
+    body = struck(
+        rng, rng.uniform(280, 950), (0.5, 1, 1.19, 1.5, 2, 2.51, 3.01), rng.uniform(0.35, 0.8)
+    )
     return placed([(k * rng.uniform(0.5, 0.9), body) for k in range(rng.integers(1, 4))])
 
 
@@ -108,7 +122,9 @@ def birdsong(rng: Rng) -> np.ndarray:
     base, pieces, at = rng.uniform(2200, 5500), [], 0.0
     for _ in range(rng.integers(4, 12)):
         length = int(rng.uniform(0.04, 0.16) * RATE)
-        sweep = base * (1 + rng.uniform(-0.25, 0.25) * np.linspace(-1, 1, length) + rng.uniform(-0.1, 0.1))
+        sweep = base * (
+            1 + rng.uniform(-0.25, 0.25) * np.linspace(-1, 1, length) + rng.uniform(-0.1, 0.1)
+        )
         pieces.append((at, tone(sweep, length) * swell(length, 0.4)))
         at += rng.uniform(0.07, 0.3)
     return placed(pieces)
@@ -117,14 +133,22 @@ def birdsong(rng: Rng) -> np.ndarray:
 @sound
 def brake_hiss(rng: Rng) -> np.ndarray:
     t = seconds(rng.uniform(0.5, 1.4))
-    return noise(rng, len(t), rng.uniform(2500, 4500), 14000) * np.exp(-t * rng.uniform(2, 6)) * np.minimum(t * 40, 1)
+    return (
+        noise(rng, len(t), rng.uniform(2500, 4500), 14000)
+        * np.exp(-t * rng.uniform(2, 6))
+        * np.minimum(t * 40, 1)
+    )
 
 
 @sound
 def car_pass(rng: Rng) -> np.ndarray:
     length = int(rng.uniform(1.5, 3) * RATE)
-    engine = tone(np.linspace(1.08, 0.92, length) * rng.uniform(45, 130), length, harmonics=8, fall=0.6)
-    return (noise(rng, length, 60, rng.uniform(1200, 3000)) + 0.3 * engine) * swell(length, rng.uniform(0.3, 0.7))
+    engine = tone(
+        np.linspace(1.08, 0.92, length) * rng.uniform(45, 130), length, harmonics=8, fall=0.6
+    )
+    return (noise(rng, length, 60, rng.uniform(1200, 3000)) + 0.3 * engine) * swell(
+        length, rng.uniform(0.3, 0.7)
+    )
 
 
 @sound
@@ -137,7 +161,9 @@ def chime(rng: Rng) -> np.ndarray:
 @sound
 def clatter(rng: Rng) -> np.ndarray:
     hits = [(rng.uniform(0, 1.5), rng.uniform(1500, 6000)) for _ in range(rng.integers(5, 16))]
-    return placed([(at, rng.uniform(0.2, 1) * struck(rng, f, (1, 1.47, 2.09, 2.56), 0.03)) for at, f in hits])
+    return placed(
+        [(at, rng.uniform(0.2, 1) * struck(rng, f, (1, 1.47, 2.09, 2.56), 0.03)) for at, f in hits]
+    )
 
 
 @sound
@@ -162,14 +188,20 @@ def door_slam(rng: Rng) -> np.ndarray:
 def footsteps(rng: Rng) -> np.ndarray:
     pace, low = rng.uniform(0.42, 0.62), rng.uniform(200, 900)
     t = seconds(0.09)
-    steps = [noise(rng, len(t), low, low * 5) * np.exp(-t * 60) * rng.uniform(0.6, 1) for _ in range(7)]
-    return placed([(k * pace * rng.uniform(0.96, 1.04), s) for k, s in enumerate(steps[: rng.integers(3, 7)])])
+    steps = [
+        noise(rng, len(t), low, low * 5) * np.exp(-t * 60) * rng.uniform(0.6, 1) for _ in range(7)
+    ]
+    return placed(
+        [(k * pace * rng.uniform(0.96, 1.04), s) for k, s in enumerate(steps[: rng.integers(3, 7)])]
+    )
 
 
 @sound
 def horn(rng: Rng) -> np.ndarray:
     length, pitch = int(rng.uniform(0.25, 1.1) * RATE), rng.uniform(320, 520)
-    both = tone(pitch, length, harmonics=9, fall=0.5) + tone(pitch * 1.25, length, harmonics=9, fall=0.5)
+    both = tone(pitch, length, harmonics=9, fall=0.5) + tone(
+        pitch * 1.25, length, harmonics=9, fall=0.5
+    )
     return both * swell(length, 0.15) ** 0.25
 
 
@@ -178,7 +210,9 @@ def music(rng: Rng) -> np.ndarray:
     base, beat, pieces = rng.uniform(110, 260), rng.uniform(0.25, 0.45), []
     for k in range(rng.integers(4, 8)):
         t = seconds(beat * 1.3)
-        chord = sum(tone(base * 2 ** (n / 12), len(t), 5) for n in rng.choice([0, 3, 4, 7, 9, 12, 16], 3))
+        chord = sum(
+            tone(base * 2 ** (n / 12), len(t), 5) for n in rng.choice([0, 3, 4, 7, 9, 12, 16], 3)
+        )
         pieces.append((k * beat, chord * np.exp(-t * 4)))
     return placed(pieces)
 
@@ -194,7 +228,10 @@ def rail_clack(rng: Rng) -> np.ndarray:
 def rail_squeal(rng: Rng) -> np.ndarray:
     t = seconds(rng.uniform(0.8, 2.2))
     drift = 1 + 0.01 * np.sin(2 * np.pi * rng.uniform(2, 7) * t)
-    tones = sum(rng.uniform(0.3, 1) * tone(rng.uniform(2000, 6500) * drift, len(t)) for _ in range(rng.integers(2, 5)))
+    tones = sum(
+        rng.uniform(0.3, 1) * tone(rng.uniform(2000, 6500) * drift, len(t))
+        for _ in range(rng.integers(2, 5))
+    )
     return (tones + 0.3 * noise(rng, len(t), 2000, 8000)) * swell(len(t), rng.uniform(0.3, 0.7))
 
 
@@ -214,7 +251,9 @@ def suitcase(rng: Rng) -> np.ndarray:
 
 @sound
 def voices(rng: Rng) -> np.ndarray:
-    return placed([(rng.uniform(0, 0.6), speech(rng, rng.uniform(1, 1.8))) for _ in range(rng.integers(2, 4))])
+    return placed(
+        [(rng.uniform(0, 0.6), speech(rng, rng.uniform(1, 1.8))) for _ in range(rng.integers(2, 4))]
+    )
 
 
 @sound
@@ -225,7 +264,7 @@ def water(rng: Rng) -> np.ndarray:
 
 
 class SynthesisedSounds:
-    """Draws new sounds without end: a recording is a tag and the 48-bit number that its generator starts from."""
+    """Draws new sounds without end: a recording is a tag and its generator's 48-bit seed."""
 
     name = "mini"
     tags = tuple(sorted(SOUNDS))
@@ -238,7 +277,11 @@ class SynthesisedSounds:
 
     def bed(self, choices: dict[str, float], fold: int, rng: Rng) -> tuple[str, str, np.ndarray]:
         number = int(rng.integers(2**48))
-        return "", f"bed-{number:012x}", np.random.default_rng(number).standard_normal(4 * RATE, "float32")
+        return (
+            "",
+            f"bed-{number:012x}",
+            np.random.default_rng(number).standard_normal(4 * RATE, "float32"),
+        )
 
     def play(self, recording: str) -> np.ndarray:
         """Samples of a recording named ``tag-number``."""
@@ -246,45 +289,102 @@ class SynthesisedSounds:
         return SOUNDS[tag](np.random.default_rng(int(number, 16))).astype("float32")
 
 
-# A row a scene. Bed: tilt (dB an octave), hum (Hz), throb (modulation, Hz), room (decay, s). Events: mean number a clip.
+# Tilt (dB per octave), hum (Hz), throb (Hz), room (s); no beds but noise; mean events per clip.
 # fmt: off
 SCENES = {
-    "airport":           Scene(-3.0,   0, 0.0, 1.2, {}, dict(aeroplane=.5, announcement=.5, chime=.4, suitcase=.6, footsteps=.4, beep=.3)),
-    "bus":               Scene(-6.0,  62, 5.0, 0.1, {}, dict(brake_hiss=.5, beep=.4, door_slam=.4, announcement=.3, voices=.3, car_pass=.4, horn=.2)),
-    "metro":             Scene(-5.0,  95, 9.0, 0.2, {}, dict(rail_clack=.7, chime=.4, announcement=.3, door_slam=.4, rail_squeal=.4, beep=.2)),
-    "metro_station":     Scene(-4.0,  50, 0.5, 1.6, {}, dict(announcement=.4, rail_squeal=.4, chime=.3, footsteps=.5, brake_hiss=.3, door_slam=.2, suitcase=.2)),
-    "park":              Scene(-1.5,   0, 0.3, 0.0, {}, dict(birdsong=.8, dog_bark=.5, water=.3, voices=.2, footsteps=.3, aeroplane=.2, bell=.15)),
-    "public_square":     Scene(-2.5,   0, 0.6, 0.5, {}, dict(bell=.4, water=.5, voices=.5, birdsong=.3, footsteps=.4, siren=.2, music=.2)),
-    "shopping_mall":     Scene(-3.5, 120, 0.0, 0.9, {}, dict(music=.6, voices=.5, footsteps=.5, beep=.4, clatter=.5, announcement=.25)),
-    "street_pedestrian": Scene(-2.5,   0, 0.8, 0.3, {}, dict(footsteps=.7, voices=.6, dog_bark=.3, clatter=.3, music=.3, bell=.2, birdsong=.2)),
-    "street_traffic":    Scene(-4.5,  80, 1.2, 0.2, {}, dict(car_pass=.8, horn=.5, siren=.4, brake_hiss=.3, footsteps=.2, aeroplane=.2)),
-    "tram":              Scene(-5.0, 100, 4.0, 0.1, {}, dict(rail_squeal=.4, bell=.4, rail_clack=.5, chime=.3, door_slam=.3, voices=.3)),
+    "airport": Scene(
+        -3.0, 0, 0.0, 1.2, {},
+        dict(aeroplane=.5, announcement=.5, chime=.4, suitcase=.6, footsteps=.4, beep=.3),
+    ),
+    "bus": Scene(
+        -6.0, 62, 5.0, 0.1, {},
+        dict(brake_hiss=.5, beep=.4, door_slam=.4, announcement=.3, voices=.3, car_pass=.4,
+             horn=.2),
+    ),
+    "metro": Scene(
+        -5.0, 95, 9.0, 0.2, {},
+        dict(rail_clack=.7, chime=.4, announcement=.3, door_slam=.4, rail_squeal=.4, beep=.2),
+    ),
+    "metro_station": Scene(
+        -4.0, 50, 0.5, 1.6, {},
+        dict(announcement=.4, rail_squeal=.4, chime=.3, footsteps=.5, brake_hiss=.3,
+             door_slam=.2, suitcase=.2),
+    ),
+    "park": Scene(
+        -1.5, 0, 0.3, 0.0, {},
+        dict(birdsong=.8, dog_bark=.5, water=.3, voices=.2, footsteps=.3, aeroplane=.2,
+             bell=.15),
+    ),
+    "public_square": Scene(
+        -2.5, 0, 0.6, 0.5, {},
+        dict(bell=.4, water=.5, voices=.5, birdsong=.3, footsteps=.4, siren=.2, music=.2),
+    ),
+    "shopping_mall": Scene(
+        -3.5, 120, 0.0, 0.9, {},
+        dict(music=.6, voices=.5, footsteps=.5, beep=.4, clatter=.5, announcement=.25),
+    ),
+    "street_pedestrian": Scene(
+        -2.5, 0, 0.8, 0.3, {},
+        dict(footsteps=.7, voices=.6, dog_bark=.3, clatter=.3, music=.3, bell=.2, birdsong=.2),
+    ),
+    "street_traffic": Scene(
+        -4.5, 80, 1.2, 0.2, {},
+        dict(car_pass=.8, horn=.5, siren=.4, brake_hiss=.3, footsteps=.2, aeroplane=.2),
+    ),
+    "tram": Scene(
+        -5.0, 100, 4.0, 0.1, {},
+        dict(rail_squeal=.4, bell=.4, rail_clack=.5, chime=.3, door_slam=.3, voices=.3),
+    ),
 }
 # fmt: on
 
-TAGS_VERSION = 1  # raised when a change of the code changes the tag corpus
 RECIPE = Recipe(SCENES, version=1)
-TAG_CLIPS = {"train_curated": 20, "train_noisy": 30, "test": 8}  # a tag
+TAG_CLIPS = {"train_curated": 20, "train_noisy": 30, "test": 8}  # of each tag
 
 
 def tag_rows(sounds: SynthesisedSounds, seed: int = 2019) -> list[dict]:
-    """Rows of the tag corpus: one sound a clip, or two in one clip of six; a third of the noisy labels are wrong."""
-    rng, rows = np.random.default_rng([seed, 4]), []
+    """Rows of the tag corpus: one sound per clip, or two in one clip of six.
+
+    A third of the noisy labels are wrong.
+    """
+    rng = np.random.default_rng([seed, 4])
+    rows = []
     for kind, count in TAG_CLIPS.items():
         for number, tag in enumerate(sounds.tags * count):
-            tags = [tag] + [str(rng.choice([t for t in sounds.tags if t != tag]))] * (rng.random() < 1 / 6)
+            other = str(rng.choice([t for t in sounds.tags if t != tag]))
+            tags = [tag, other] if rng.random() < 1 / 6 else [tag]
             recordings = [f"{t}-{rng.integers(2**48):012x}" for t in tags]
             labels = mislabelled(tags, sounds.tags, rng) if kind == "train_noisy" else tags
-            row = {"set": kind, "fname": f"{kind}-{number:04d}.wav", "labels": ",".join(sorted(set(labels)))}
-            rows.append(row | {"fold": -1, "recordings": " ".join(recordings)})
+            row = {"set": kind, "fname": f"{kind}-{number:04d}.wav", "fold": -1}
+            row["labels"] = ",".join(sorted(set(labels)))
+            row["recordings"] = " ".join(recordings)
+            rows.append(row)
     return rows
 
 
 def tag_clip(row: dict) -> np.ndarray:
-    """Samples of a tag clip: its sounds at their own onsets, in a room, over noise; mono, 48 kHz."""
-    rng = np.random.default_rng([int(r.rsplit("-", 1)[1], 16) for r in row["recordings"].split()])
-    sounds = [SynthesisedSounds().play(recording) for recording in row["recordings"].split()]
-    mix = placed([(rng.uniform(0, 0.5), sound / sound.std() * rng.uniform(0.5, 1)) for sound in sounds])
+    """Samples of a tag clip, mono at 48 kHz: sounds at their own onsets, in a room, over noise."""
+    recordings = row["recordings"].split()
+    rng = np.random.default_rng([int(name.rsplit("-", 1)[1], 16) for name in recordings])
+    sounds = [SynthesisedSounds().play(name) for name in recordings]
+    mix = placed([(rng.uniform(0, 0.5), s / s.std() * rng.uniform(0.5, 1)) for s in sounds])
     mix = reverberated(mix.astype("float32"), rng.choice([0, rng.uniform(0.1, 1.5)]), rng)
-    background = shaped(rng.standard_normal(len(mix), "float32"), rng.uniform(-7, 0), rng.normal(0, 4, 8))
+    noise = rng.standard_normal(len(mix), "float32")
+    background = shaped(noise, rng.uniform(-7, 0), rng.normal(0, 4, 8))
     return mix + background / background.std() * 10 ** (-rng.uniform(0, 25) / 20)
+
+
+register(
+    composed(
+        "mini",
+        "synthesised by this project (MIT)",
+        RECIPE,
+        SynthesisedSounds,
+        tag_rows,
+        lambda sounds: tag_clip,
+        tags_version=2,
+        preset=Preset(
+            "narrow", SMALL_SCENE, replace(SMALL_TAGGER, crop=64, folds=2, epochs=20), 1, 1
+        ),
+    )
+)

@@ -1,8 +1,9 @@
-"""Composed scenes: clips made of a bed and sound events, written in the official formats of TAU 2019 and FSDKaggle2019.
+"""Composed scenes: clips made of a bed and sound events, in the formats of the official corpora.
 
-A *scene* says how its bed sounds and how often each event occurs. A *city* colours all its clips (equaliser, noise
-floor, level). A *location* belongs to one scene and city; it fixes the bed and how far away things are, and stands in
-the train or the test list, never in both. As in TAU 2019, one city is in neither list.
+A *scene* says how its bed sounds and how often each event occurs. A *city* colours all its clips
+(equaliser, noise floor, level). A *location* belongs to one scene and city; it fixes the bed and
+how far away things are, and is in the train or the test list, never in both. As in TAU 2019, one
+city is in neither list.
 """
 
 import os
@@ -16,12 +17,28 @@ import numpy as np
 import pandas as pd
 import scipy.fft
 import soundfile
-from scipy.signal import fftconvolve, lfilter, resample_poly
+from scipy.signal import fftconvolve, lfilter
 
-from ..artefacts import fingerprint
+from ..files import data_root, fingerprint, made_once
+from ..recipes import TAG_RATE
+from . import audio, checks, fsdkaggle2019, tau2019
+from .audio import CHANNELS, RATE
+from .checks import Finding
+from .corpus import SceneCorpus, TagCorpus
+from .data_set import DataSet
 
-RATE, TAG_RATE = 48_000, 44_100
-CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
+CITIES = (
+    "barcelona",
+    "helsinki",
+    "lisbon",
+    "london",
+    "lyon",
+    "milan",
+    "paris",
+    "prague",
+    "stockholm",
+    "vienna",
+)
 LEFT_OUT = "milan"  # in neither list, as in TAU 2019
 BANDS = np.geomspace(60, 16_000, 8)  # Hz, where a city's equaliser and a location's are set
 
@@ -30,32 +47,34 @@ BANDS = np.geomspace(60, 16_000, 8)  # Hz, where a city's equaliser and a locati
 class Scene:
     """How one scene sounds."""
 
-    tilt: float  # slope of the bed's spectrum, dB an octave
+    tilt: float  # slope of the bed's spectrum, dB per octave
     hum: float  # fundamental of its hum, Hz (0: none)
     throb: float  # rate at which the bed swells, Hz (0: steady)
     room: float  # reverberation decay, s (0: open air)
-    beds: dict[str, float]  # tag of the recording that serves as bed: weight (empty: noise)
-    events: dict[str, float]  # tag: mean number in a clip
+    beds: dict[str, float]  # weight by tag of the recording that serves as bed (empty: noise)
+    events: dict[str, float]  # mean number per clip, by tag
 
 
 class Sounds(Protocol):
-    """Where a corpus's sounds come from; sounds of different folds never share a source recording."""
+    """Where sounds come from; those of different folds never share a source recording."""
 
     name: str
     tags: tuple[str, ...]
-    folds: tuple[int, ...]  # folds that training scenes are composed from, one a location
+    folds: tuple[int, ...]  # that training scenes are composed from, one per location
     test_fold: int
 
     def event(self, tag: str, fold: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
-        """Name of a source recording of ``tag`` in ``fold``, and samples from it: mono, 48 kHz."""
+        """Name of a source recording of ``tag`` in ``fold``, and samples of it: mono, 48 kHz."""
 
-    def bed(self, choices: dict[str, float], fold: int, rng: np.random.Generator) -> tuple[str, str, np.ndarray]:
-        """(tag, name, samples) of a bed: one of the tags in ``choices``, or noise, which has no tag ("")."""
+    def bed(
+        self, choices: dict[str, float], fold: int, rng: np.random.Generator
+    ) -> tuple[str, str, np.ndarray]:
+        """(tag, name, samples) of a bed: a tag of ``choices``, or noise, which has no tag ("")."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that determines a composed corpus. Raise ``version`` when code changes what it sounds like."""
+    """Everything that determines a composed corpus; ``version`` changes when the code does."""
 
     scenes: dict[str, Scene]
     version: int
@@ -86,25 +105,30 @@ def locations(recipe: Recipe, sounds: Sounds) -> list[Location]:
     out: list[Location] = []
     for city in CITIES:
         for scene in recipe.scenes:
-            plans = {"unused": recipe.test} if city == LEFT_OUT else {"train": recipe.train, "test": recipe.test}
+            plans = {"train": recipe.train, "test": recipe.test}
+            if city == LEFT_OUT:
+                plans = {"unused": recipe.test}
             for split, (count, clips) in plans.items():
                 for _ in range(count):
-                    fold = sounds.folds[len(out) % len(sounds.folds)] if split == "train" else sounds.test_fold
+                    fold = sounds.test_fold
+                    if split == "train":
+                        fold = sounds.folds[len(out) % len(sounds.folds)]
                     out.append(Location(len(out), scene, city, split, fold, clips))
     return out
 
 
 def shaped(noise: np.ndarray, tilt: float, equaliser: np.ndarray) -> np.ndarray:
-    """Filter [..., n] samples by a spectral tilt (dB an octave around 1 kHz) and gains (dB) at ``BANDS``."""
+    """Filter samples [..., n] by a tilt (dB per octave from 1 kHz) and gains (dB) at ``BANDS``."""
     n = noise.shape[-1]
     hertz = np.maximum(scipy.fft.rfftfreq(n, 1 / RATE), 20)
-    gain = np.clip(tilt * np.log2(hertz / 1000), -40, 30) + np.interp(np.log(hertz), np.log(BANDS), equaliser)
+    gain = np.clip(tilt * np.log2(hertz / 1000), -40, 30)
+    gain += np.interp(np.log(hertz), np.log(BANDS), equaliser)
     spectrum = scipy.fft.rfft(noise) * (10 ** (gain / 20)).astype("float32")
     return scipy.fft.irfft(spectrum, n)
 
 
 def reverberated(dry: np.ndarray, room: float, rng: np.random.Generator) -> np.ndarray:
-    """Add to [..., n] samples the tail of a room whose sound decays by 60 dB in ``room`` seconds."""
+    """Samples [..., n] with the tail of a room that decays by 60 dB in ``room`` seconds."""
     if room < 0.05:
         return dry
     t = np.arange(int(room * RATE), dtype="float32") / RATE
@@ -124,11 +148,15 @@ class Place:
     """What a location fixes: the bed's recordings and colour, the room, how far away things are."""
 
     def __init__(self, recipe: Recipe, sounds: Sounds, location: Location):
-        scene, blur = recipe.scenes[location.scene], recipe.blur
+        scene = recipe.scenes[location.scene]
+        blur = recipe.blur
         city = np.random.default_rng([recipe.seed, 1, CITIES.index(location.city)])
         rng = np.random.default_rng([recipe.seed, 2, location.number])
-        self.scene, self.location = scene, location
-        city_curve, self.floor, self.loudness = city.normal(0, 3 * blur, 8), city.uniform(-62, -50), city.uniform(-6, 6)
+        self.scene = scene
+        self.location = location
+        city_curve = city.normal(0, 3 * blur, 8)
+        self.floor = city.uniform(-62, -50)
+        self.loudness = city.uniform(-6, 6)
         self.equaliser = city_curve + rng.normal(0, 3 * blur, 8)
         self.tilt = scene.tilt + rng.normal(0, 0.8 * blur)
         self.hum = scene.hum * rng.uniform(1 - 0.1 * blur, 1 + 0.1 * blur)
@@ -143,11 +171,14 @@ class Place:
         """The bed of one clip: [2, length], RMS -32 dB re full scale before the city's loudness."""
         (_, _, a), (_, _, b) = self.beds
         start, other = (int(rng.integers(len(x))) for x in (a, b))
-        a, b = np.resize(np.roll(a, -start), length), np.resize(np.roll(b, -other), length)
-        out = shaped(np.stack([a + 0.5 * b, 0.5 * a + b]).astype("float32"), self.tilt, self.equaliser)
+        a = np.resize(np.roll(a, -start), length)
+        b = np.resize(np.roll(b, -other), length)
+        stereo = np.stack([a + 0.5 * b, 0.5 * a + b]).astype("float32")
+        out = shaped(stereo, self.tilt, self.equaliser)
         t = np.arange(length, dtype="float32") / RATE
         if self.scene.throb:
-            out *= 1 + self.depth * np.sin(2 * np.pi * self.throb * t + rng.uniform(0, 2 * np.pi), dtype="float32")
+            phase = 2 * np.pi * self.throb * t + rng.uniform(0, 2 * np.pi)
+            out *= 1 + self.depth * np.sin(phase, dtype="float32")
         out = _level(out, -32)
         if self.scene.hum:
             phase = 2 * np.pi * self.hum * t + rng.uniform(0, 2 * np.pi)
@@ -155,57 +186,80 @@ class Place:
             out += _level(hum, -32 + self.hum_level)
         return out
 
-    def event(self, mono: np.ndarray, snr: float, length: int, rng: np.random.Generator) -> tuple[float, np.ndarray]:
-        """One event in its place: (onset in s, [2, length]), ``snr`` dB over the bed, panned, dulled by distance."""
+    def event(
+        self, mono: np.ndarray, snr: float, length: int, rng: np.random.Generator
+    ) -> tuple[float, np.ndarray]:
+        """One event in its place: onset (s) and samples [2, length].
+
+        It lies ``snr`` dB over the bed, is panned, and dulled by distance.
+        """
         mono = _level(mono[:length], -32 + snr)
         muffle = np.clip(self.distance + rng.uniform(-0.1, 0.1), 0, 0.9)
         mono = lfilter([1 - 0.7 * muffle], [1, -0.7 * muffle], mono)
-        onset = int(rng.uniform(-0.5 * len(mono), 0.9 * length))  # it may have begun before the clip, or outlast it
+        # It may have begun before the clip, or outlast it.
+        onset = int(rng.uniform(-0.5 * len(mono), 0.9 * length))
         piece = mono[max(-onset, 0) : length - onset]
-        onset, angle = max(onset, 0), rng.uniform(0.1, 0.9) * np.pi / 2
+        onset = max(onset, 0)
+        angle = rng.uniform(0.1, 0.9) * np.pi / 2
         out = np.zeros((2, length), "float32")
-        out[:, onset : onset + len(piece)] = np.sqrt(2) * np.outer([np.cos(angle), np.sin(angle)], piece)
+        out[:, onset : onset + len(piece)] = np.sqrt(2) * np.outer(
+            [np.cos(angle), np.sin(angle)], piece
+        )
         return onset / RATE, out
 
 
-def compose(recipe: Recipe, sounds: Sounds, place: Place, number: int) -> tuple[np.ndarray, list[dict]]:
-    """Compose one clip: ([2, samples] within ±1, a row for each bed and event in it)."""
+def compose(
+    recipe: Recipe, sounds: Sounds, place: Place, number: int
+) -> tuple[np.ndarray, list[dict]]:
+    """Compose one clip: samples [2, T] within ±1, and a row for each bed and event in it."""
     rng = np.random.default_rng([recipe.seed, 3, place.location.number, number])
     length = int(recipe.seconds * RATE)
-    rows = [{"role": "bed", "tag": tag, "recording": name, "onset": 0.0, "snr": 0.0} for tag, name, _ in place.beds]
-    bed, events = place.bed(length, rng), np.zeros((2, length), "float32")
+    rows = []
+    for tag, name, _ in place.beds:
+        rows.append({"role": "bed", "tag": tag, "recording": name, "onset": 0.0, "snr": 0.0})
+    bed = place.bed(length, rng)
+    events = np.zeros((2, length), "float32")
     for tag, mean in place.scene.events.items():
         for _ in range(rng.poisson(mean)):
             name, mono = sounds.event(tag, place.location.fold, rng)
             snr = rng.uniform(*recipe.snr)
             onset, event = place.event(mono, snr, length, rng)
             events += event
-            where = {"onset": round(onset, 3), "snr": round(snr, 1)}
-            rows.append({"role": "event", "tag": tag, "recording": name} | where)
+            row = {"role": "event", "tag": tag, "recording": name}
+            rows.append(row | {"onset": round(onset, 3), "snr": round(snr, 1)})
     clip = (bed + reverberated(events, place.room, rng)) * 10 ** (place.loudness / 20)
     clip += rng.standard_normal(clip.shape, "float32") * np.float32(10 ** (place.floor / 20))
     return clip / max(1.0, np.abs(clip).max() / 0.98), rows
 
 
 def _write_location(location: Location, recipe: Recipe, sounds: Sounds, folder: Path) -> list[dict]:
-    place, rows = Place(recipe, sounds, location), []
+    place = Place(recipe, sounds, location)
+    rows = []
     identifier = f"{location.city}-{location.number}"
     for number in range(location.clips):
         clip, parts = compose(recipe, sounds, place, number)
-        filename = f"audio/{location.scene}-{identifier}-{location.number * 10 + number}-a.wav"
+        segment = location.number * 10 + number
+        filename = f"audio/{location.scene}-{identifier}-{segment}-a.wav"
         soundfile.write(folder / filename, clip.T, RATE, subtype="PCM_24")
         shared = {"filename": filename, "scene_label": location.scene, "identifier": identifier}
-        rows += [shared | {"split": location.split, "fold": location.fold} | part for part in parts]
+        shared |= {"split": location.split, "fold": location.fold}
+        rows += [shared | part for part in parts]
     return rows
 
 
-def _in_parallel(function: Callable[..., list[dict]], items: Iterable, *shared: object) -> list[dict]:
+def _in_parallel(
+    function: Callable[..., list[dict]], items: Iterable, *shared: object
+) -> list[dict]:
     run = joblib.Parallel(n_jobs=min(os.cpu_count() or 1, 16), batch_size=4)
-    return [row for rows in run(joblib.delayed(function)(item, *shared) for item in items) for row in rows]
+    return [
+        row
+        for rows in run(joblib.delayed(function)(item, *shared) for item in items)
+        for row in rows
+    ]
 
 
 def write_scenes(recipe: Recipe, sounds: Sounds, folder: Path) -> None:
-    """Write the scene corpus in TAU 2019's layout, and ``composition.csv``: every bed and event of every clip."""
+    """Write scenes in TAU 2019's layout, and ``composition.csv``: all beds and events."""
     (folder / "audio").mkdir(parents=True)
     (folder / "evaluation_setup").mkdir()
     rows = _in_parallel(_write_location, locations(recipe, sounds), recipe, sounds, folder)
@@ -224,28 +278,72 @@ def write_scenes(recipe: Recipe, sounds: Sounds, folder: Path) -> None:
 
 
 def _write_tag_clip(row: dict, make: Callable[[dict], np.ndarray], folder: Path) -> list[dict]:
-    samples = resample_poly(make(row), TAG_RATE // 300, RATE // 300)
+    samples = audio.resampled(make(row), RATE, TAG_RATE)
     path = folder / f"FSDKaggle2019.audio_{row['set']}" / row["fname"]
     soundfile.write(path, 0.5 * samples / np.abs(samples).max(), TAG_RATE, subtype="PCM_16")
     return [row]
 
 
 def write_tag_clips(rows: list[dict], make: Callable[[dict], np.ndarray], folder: Path) -> None:
-    """Write a tag corpus in FSDKaggle2019's layout, with the columns ``fold`` and ``recordings`` besides its own.
+    """Write a tag corpus in FSDKaggle2019's layout, with the further columns fold and recordings.
 
-    A row holds ``set`` (train_curated, train_noisy or test), ``fname``, ``labels`` (joined by commas), ``fold`` and
-    ``recordings`` (joined by spaces); ``make(row)`` gives its samples: mono, 48 kHz.
+    A row holds ``set`` (train_curated, train_noisy or test), ``fname``, ``labels`` (joined by
+    commas), ``fold`` and ``recordings`` (joined by spaces); ``make(row)`` gives its samples, mono
+    at 48 kHz.
     """
-    for kind in ("train_curated", "train_noisy", "test"):
+    for kind in fsdkaggle2019.SETS:
         (folder / f"FSDKaggle2019.audio_{kind}").mkdir(parents=True)
     (folder / "FSDKaggle2019.meta").mkdir()
     table = pd.DataFrame(_in_parallel(_write_tag_clip, rows, make, folder)).assign(usage="Private")
     for kind, part in table.groupby("set"):
         columns = ["fname", "labels"] + ["usage"] * (kind == "test") + ["fold", "recordings"]
-        part[columns].to_csv(folder / "FSDKaggle2019.meta" / f"{kind}_post_competition.csv", index=False)
+        part[columns].to_csv(folder / fsdkaggle2019.table_file(kind), index=False)
 
 
-def mislabelled(labels: list[str], tags: tuple[str, ...], rng: np.random.Generator, share: float = 1 / 3) -> list[str]:
-    """Give ``share`` of the labels another tag at random: what makes a noisy set noisy."""
-    wrong = rng.random(len(labels)) < share
-    return [str(rng.choice([t for t in tags if t != label])) if w else label for label, w in zip(labels, wrong)]
+def mislabelled(
+    labels: list[str], tags: tuple[str, ...], rng: np.random.Generator, share: float = 1 / 3
+) -> list[str]:
+    """Replace ``share`` of the labels by a random other tag, to make a noisy set noisy."""
+    out = list(labels)
+    for k in np.flatnonzero(rng.random(len(labels)) < share):
+        out[k] = str(rng.choice([tag for tag in tags if tag != labels[k]]))
+    return out
+
+
+def composed(
+    name: str,
+    licence: str,
+    recipe: Recipe,
+    sounds: Callable[[], Sounds],
+    tag_rows: Callable[[Sounds], list[dict]],
+    tag_clip: Callable[[Sounds], Callable[[dict], np.ndarray]],
+    tags_version: int,
+    **others,
+) -> DataSet:
+    """A data set whose scenes and tag clips are composed from the same sounds, on first use.
+
+    ``tag_rows(sounds)`` and ``tag_clip(sounds)`` are the arguments of ``write_tag_clips``;
+    ``tags_version`` changes when a change of the code changes them.
+    """
+
+    def scenes() -> SceneCorpus:
+        source = sounds()
+        path = data_root() / "made" / f"{recipe.key(source)}-scenes"
+        made_once(path, lambda folder: write_scenes(recipe, source, folder))
+        return tau2019.read(name, path)
+
+    def tag_clips() -> TagCorpus:
+        source = sounds()
+        path = data_root() / "made" / f"{source.name}-tags{tags_version}"
+        made_once(path, lambda to: write_tag_clips(tag_rows(source), tag_clip(source), to))
+        return fsdkaggle2019.read(name, path)
+
+    def check() -> tuple[pd.DataFrame, list[Finding]]:
+        root = scenes().root
+        samples = int(RATE * recipe.seconds)
+        counts, findings = checks.check(root, tau2019.tables(root), RATE, CHANNELS, samples)
+        root = tag_clips().root
+        tags, more = checks.check(root, fsdkaggle2019.tables(root), TAG_RATE, 1, None)
+        return pd.concat([counts, tags]), findings + more
+
+    return DataSet(name, licence, check, scenes, tag_clips, composed=True, **others)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from asc_lib import experiment, records
-from asc_lib.artefacts import REPOSITORY, write_text
+from asc_lib import settings
+from asc_lib.files import REPOSITORY, write_text
+from asc_lib.runs import records
 
 from . import data, network, report
 from .common import TOY, Sizes, machine, write_noise

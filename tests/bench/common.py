@@ -45,9 +45,15 @@ def side_by_side(
             before()
             started = time.perf_counter()
             own = ways[name]()
-            seconds[name].append(time.perf_counter() - started if not isinstance(own, float) else own)
+            seconds[name].append(
+                time.perf_counter() - started if not isinstance(own, float) else own
+            )
     return {
-        name: {"median": float(np.median(some[1:])), "smallest": min(some[1:]), "largest": max(some[1:])}
+        name: {
+            "median": float(np.median(some[1:])),
+            "smallest": min(some[1:]),
+            "largest": max(some[1:]),
+        }
         for name, some in seconds.items()
     }
 
@@ -56,13 +62,19 @@ def write_noise(folder: Path, sizes: Sizes) -> None:
     """Write 24-bit stereo clips, as TAU 2019's are."""
     noise = 0.1 * np.random.default_rng(0).standard_normal((sizes.seconds * RATE, CHANNELS))
     for number in range(sizes.clips):
-        soundfile.write(folder / f"{number:03d}.wav", np.roll(noise, 999 * number, 0), RATE, subtype="PCM_24")
+        soundfile.write(
+            folder / f"{number:03d}.wav", np.roll(noise, 999 * number, 0), RATE, subtype="PCM_24"
+        )
     os.sync()
 
 
 def machine() -> str:
     """Name of this machine's processor and its number of cores."""
     about = Path("/proc/cpuinfo")
-    models = re.findall(r"model name\s*: (.*)", about.read_text(encoding="utf-8")) if about.exists() else []
+    models = (
+        re.findall(r"model name\s*: (.*)", about.read_text(encoding="utf-8"))
+        if about.exists()
+        else []
+    )
     name = models[0] if models else platform.machine()
     return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{os.cpu_count()}-cores"

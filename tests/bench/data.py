@@ -18,8 +18,7 @@ import pandas as pd
 import soundfile
 import torch
 
-from asc_lib import store
-from asc_lib.corpora import SceneCorpus
+from asc_lib.corpora import SceneCorpus, store
 
 from .common import Sizes, side_by_side
 
@@ -55,7 +54,9 @@ def packed(folder: Path) -> store.Store:
     return store.pack(SceneCorpus("noise", folder, pd.DataFrame({"filename": names})))
 
 
-def crops(waveforms: store.Store, sizes: Sizes, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def crops(
+    waveforms: store.Store, sizes: Sizes, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows and starts of a batch of random crops."""
     starts = rng.integers(waveforms.samples - sizes.crop, size=sizes.batch)
     return rng.integers(sizes.clips, size=sizes.batch), starts
@@ -85,7 +86,9 @@ def measure(folder: Path, sizes: Sizes) -> dict:
 
     def partial_reads(kind: str) -> torch.Tensor:
         places = zip(*crops(waveforms, sizes, rng))
-        pieces = [soundfile.read(paths[row], sizes.crop, start, dtype=kind)[0].T for row, start in places]
+        pieces = [
+            soundfile.read(paths[row], sizes.crop, start, dtype=kind)[0].T for row, start in places
+        ]
         return torch.from_numpy(np.stack(pieces))
 
     batches = {
@@ -96,7 +99,9 @@ def measure(folder: Path, sizes: Sizes) -> dict:
     }
     seconds = side_by_side(batches, 10 * sizes.rounds)
     clear = partial(shutil.rmtree, folder / "data", ignore_errors=True)
-    seconds |= side_by_side({"pack": lambda: packed(folder), "librosa.load": loading}, sizes.rounds, clear)
+    seconds |= side_by_side(
+        {"pack": lambda: packed(folder), "librosa.load": loading}, sizes.rounds, clear
+    )
     clear()
     median = {name: times["median"] for name, times in seconds.items()}
     ratios = {
@@ -107,7 +112,12 @@ def measure(folder: Path, sizes: Sizes) -> dict:
     command = [sys.executable, "-m", __name__, folder, json.dumps(asdict(sizes))]
     apart = subprocess.run(command, check=True, capture_output=True, text=True)
     size = waveforms.waveforms.nbytes / 1e6
-    return {"seconds": seconds, "times as fast": ratios, "store (MB)": size, "RssAnon (MB)": json.loads(apart.stdout)}
+    return {
+        "seconds": seconds,
+        "times as fast": ratios,
+        "store (MB)": size,
+        "RssAnon (MB)": json.loads(apart.stdout),
+    }
 
 
 if __name__ == "__main__":

@@ -19,14 +19,26 @@ from asc_lib.scene_net import SceneNet
 from .common import Sizes, Times, side_by_side
 
 WAYS, ROWS = ("plain", "ours"), ("training step", "inference", "epoch with data")
-CELLS, EPOCHS, TRAIN_CLIPS = 56, 90, 9_168  # Tables 2 to 5; the recipe; whole batches of TAU 2019's official fold
+CELLS, EPOCHS, TRAIN_CLIPS = (
+    56,
+    90,
+    9_168,
+)  # Tables 2 to 5; the recipe; whole batches of TAU 2019's official fold
 
 
 class Worker:
     """A process that does one way's work when asked."""
 
     def __init__(self, way: str, folder: Path, sizes: Sizes, device: str):
-        command = [sys.executable, "-m", f"{__package__}.worker", way, folder, json.dumps(asdict(sizes)), device]
+        command = [
+            sys.executable,
+            "-m",
+            f"{__package__}.worker",
+            way,
+            folder,
+            json.dumps(asdict(sizes)),
+            device,
+        ]
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.way, self.process = way, subprocess.Popen(command, **pipes)
         self.memory = 0.0  # MB, the largest so far
@@ -36,7 +48,9 @@ class Worker:
         self.process.stdin.write(f"{row}\n")
         self.process.stdin.flush()
         if not (answer := self.process.stdout.readline()):
-            raise RuntimeError(f"the process of '{self.way}' died in '{row}': what it printed above says why")
+            raise RuntimeError(
+                f"the process of '{self.way}' died in '{row}': what it printed above says why"
+            )
         answer = json.loads(answer)
         self.memory = answer["memory"]
         return answer["seconds"]
@@ -87,7 +101,11 @@ def counted(crop: int) -> dict[str, float]:
     with FlopCounterMode(display=False) as backward:
         logits.sum().backward()
     flops = forward.get_total_flops(), forward.get_total_flops() + backward.get_total_flops()
-    return {"inference": flops[0] / 2e9, "training step": flops[1] / 2e9, "GB": 2 * sum(kept.values()) / 2e9}
+    return {
+        "inference": flops[0] / 2e9,
+        "training step": flops[1] / 2e9,
+        "GB": 2 * sum(kept.values()) / 2e9,
+    }
 
 
 def measure(folder: Path, sizes: Sizes, device: str) -> dict:
@@ -95,22 +113,32 @@ def measure(folder: Path, sizes: Sizes, device: str) -> dict:
     workers, seconds = [Worker(way, folder, sizes, device) for way in WAYS], {}
     try:
         for row in ROWS:
-            ways = {worker.way: lambda worker=worker, row=row: worker.seconds(row) for worker in workers}
+            ways = {
+                worker.way: lambda worker=worker, row=row: worker.seconds(row) for worker in workers
+            }
             seconds[row] = side_by_side(ways, sizes.rounds)
     finally:
         for worker in workers:
             worker.end()
     reached, work = rates(device), counted(sizes.crop)
-    clips = {"training step": sizes.batch, "inference": sizes.whole, "epoch with data": sizes.per_epoch}
+    clips = {
+        "training step": sizes.batch,
+        "inference": sizes.whole,
+        "epoch with data": sizes.per_epoch,
+    }
     floor = {
-        "training step": max(work["training step"] / reached["GFLOP/s"], work["GB"] / reached["GB/s"]),
+        "training step": max(
+            work["training step"] / reached["GFLOP/s"], work["GB"] / reached["GB/s"]
+        ),
         "inference": 2 * work["inference"] / reached["GFLOP/s"],  # of a whole clip, twice a crop
     }
     floor["epoch with data"] = floor["training step"]
     return {
         "seconds": seconds,
         "clips a second": {row: per_second(seconds[row], clips[row]) for row in ROWS},
-        "times as fast": {row: seconds[row]["plain"]["median"] / seconds[row]["ours"]["median"] for row in ROWS},
+        "times as fast": {
+            row: seconds[row]["plain"]["median"] / seconds[row]["ours"]["median"] for row in ROWS
+        },
         "machine reaches": reached,
         "counted": work,
         "floor (s a clip)": floor,

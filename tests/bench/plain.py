@@ -34,7 +34,9 @@ class PlainNet(nn.Module):
         self.stem, self.stem_bn = nn.Conv1d(2, 128, 12, stride=12), nn.BatchNorm1d(128)
         widths = [128, 64, 64, 128, 128, 128, 128, 128]
         self.blocks = nn.Sequential(*(Block(i, o) for i, o in zip(widths, widths[1:])))
-        self.last = nn.Sequential(nn.Conv1d(128, 128, 1, padding=3), nn.BatchNorm1d(128), nn.LeakyReLU(0.3))
+        self.last = nn.Sequential(
+            nn.Conv1d(128, 128, 1, padding=3), nn.BatchNorm1d(128), nn.LeakyReLU(0.3)
+        )
         self.code, self.output = nn.Linear(256, 128), nn.Linear(128, classes, bias=False)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -58,7 +60,9 @@ class Clips(Dataset):
         return clip[:, start : start + self.crop].astype("float32"), self.targets[index]
 
 
-def step(net: PlainNet, optimiser: torch.optim.Optimizer, waveform: torch.Tensor, targets: torch.Tensor) -> float:
+def step(
+    net: PlainNet, optimiser: torch.optim.Optimizer, waveform: torch.Tensor, targets: torch.Tensor
+) -> float:
     """One training step; its loss."""
     optimiser.zero_grad()
     loss = F.cross_entropy(net(waveform), targets)
@@ -67,10 +71,14 @@ def step(net: PlainNet, optimiser: torch.optim.Optimizer, waveform: torch.Tensor
     return loss.item()
 
 
-def epoch(net: PlainNet, optimiser: torch.optim.Optimizer, clips: Clips, batch: int, workers: int) -> None:
+def epoch(
+    net: PlainNet, optimiser: torch.optim.Optimizer, clips: Clips, batch: int, workers: int
+) -> None:
     """One epoch over WAV files."""
     device = next(net.parameters()).device
-    for waveform, targets in DataLoader(clips, batch, shuffle=True, drop_last=True, num_workers=workers):
+    for waveform, targets in DataLoader(
+        clips, batch, shuffle=True, drop_last=True, num_workers=workers
+    ):
         step(net.train(), optimiser, waveform.to(device), targets.to(device))
 
 

@@ -52,7 +52,11 @@ def text(found: dict) -> str:
     }
     for row, (plain, ours) in pairs.items():
         times = data["seconds"][plain]["median"], data["seconds"][ours]["median"]
-        name = "packing 300 clips of 10 s" if row == "packing" else f"{row.replace(',', ' of 24 crops,')}"
+        name = (
+            "packing 300 clips of 10 s"
+            if row == "packing"
+            else f"{row.replace(',', ' of 24 crops,')}"
+        )
         lines.append(
             f"| {name}, ms | {1e3 * times[0]:.0f} | {1e3 * times[1]:.1f} | **{data['times as fast'][row]:.1f}** | |"
         )

@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from asc_lib.artefacts import REPOSITORY, write_text
-from asc_lib.records import environment
+from asc_lib.files import REPOSITORY, write_text
+from asc_lib.runs.records import environment
 
 from . import report
 from .common import machine
@@ -24,7 +24,10 @@ def timed(*commands: list[str], results: Path) -> float:
     """Seconds that commands take side by side, each with its records under a folder of ``results``."""
     started, running = time.perf_counter(), []
     for number, command in enumerate(commands):
-        environment = os.environ | {"ASC_RESULTS": str(results / str(number)), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {
+            "ASC_RESULTS": str(results / str(number)),
+            "OMP_NUM_THREADS": "1",
+        }
         running.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
     if any([one.wait() for one in running]):
         raise RuntimeError(f"{running[0].args} failed")
@@ -47,7 +50,10 @@ def swept(workers: int, results: Path) -> float:
     """A sweep of all cells."""
     seeds = ",".join(map(str, range(CELLS)))
     command = [str(Path(sys.executable).with_name("asc")), "sweep", "baseline", "--data", "mini"]
-    return timed([*command, "--epochs", str(EPOCHS), "--seeds", seeds, "--workers", str(workers)], results=results)
+    return timed(
+        [*command, "--epochs", str(EPOCHS), "--seeds", seeds, "--workers", str(workers)],
+        results=results,
+    )
 
 
 def main() -> None:
@@ -60,7 +66,12 @@ def main() -> None:
         "machine": machine(),
         "cells": CELLS,
         "epochs": EPOCHS,
-        "seconds": {"alone": single, "two alone, side by side": pair, "one worker": one, "two workers": two},
+        "seconds": {
+            "alone": single,
+            "two alone, side by side": pair,
+            "one worker": one,
+            "two workers": two,
+        },
         "cost a cell (s)": one / CELLS - single,
         "two workers, share of the time of one": two / one,
         "what the machine allows": pair / (2 * single),

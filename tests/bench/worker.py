@@ -21,7 +21,9 @@ def tensors(sizes: Sizes, device: str) -> tuple[torch.Tensor, torch.Tensor, torc
     """A batch of crops and its targets, and whole clips."""
     torch.manual_seed(0)
     crops = 3000 * torch.randn(sizes.batch, CHANNELS, sizes.crop)
-    whole = 3000 * torch.randn(sizes.whole, CHANNELS, 2 * sizes.crop - 480)  # 479,520 samples at full size
+    whole = 3000 * torch.randn(
+        sizes.whole, CHANNELS, 2 * sizes.crop - 480
+    )  # 479,520 samples at full size
     return crops.to(device), (torch.arange(sizes.batch) % 10).to(device), whole.to(device)
 
 
@@ -45,24 +47,35 @@ def our_way(folder: Path, sizes: Sizes, device: str) -> dict[str, Callable[[], o
     """The same rows, by the baseline's own code; an epoch has mixup besides."""
     import pandas as pd
 
-    from asc_lib import store, training
-    from asc_lib.corpora import SceneCorpus
-    from asc_lib.recipe import SceneData, SceneRecipe, at_a_time, outputs
+    from asc_lib import training
+    from asc_lib.corpora import SceneCorpus, store
     from asc_lib.scene_net import SceneNet
+    from asc_lib.scenes import SceneData, SceneRecipe, at_a_time, outputs
 
     os.environ["ASC_DATA"] = str(folder / "data")
     names = sorted(path.name for path in folder.glob("*.wav"))
-    clips = pd.DataFrame({"filename": names, "scene_label": [f"scene {row % 10}" for row in range(len(names))]})
+    clips = pd.DataFrame(
+        {"filename": names, "scene_label": [f"scene {row % 10}" for row in range(len(names))]}
+    )
     clips["split"] = ["train" if row < sizes.per_epoch else "unused" for row in range(len(names))]
     corpus = SceneCorpus("noise", folder, clips)
     net = SceneNet(0, len(corpus.labels)).to(device)
     recipe = SceneRecipe(batch=sizes.batch, crop=sizes.crop, mixup_from=1, epochs=1)
-    data = SceneData(corpus, store.pack(corpus), np.zeros((len(clips), 0), "float32"), recipe, device)
+    data = SceneData(
+        corpus, store.pack(corpus), np.zeros((len(clips), 0), "float32"), recipe, device
+    )
     crops, targets, whole = tensors(sizes, device)
     one_hot = torch.nn.functional.one_hot(targets, len(corpus.labels)).float()
-    batch = {"waveform": crops, "tags": torch.zeros(len(crops), 0, device=device), "targets": one_hot}
+    batch = {
+        "waveform": crops,
+        "tags": torch.zeros(len(crops), 0, device=device),
+        "targets": one_hot,
+    }
     optimiser = data.optimiser(net)
-    parts = [{"waveform": part, "tags": part.new_zeros(len(part), 0)} for part in whole.split(at_a_time(device))]
+    parts = [
+        {"waveform": part, "tags": part.new_zeros(len(part), 0)}
+        for part in whole.split(at_a_time(device))
+    ]
     return {
         "training step": lambda: training.step(net.train(), batch, data.loss, optimiser).item(),
         "inference": lambda: outputs(net, parts, recipe.precision),
@@ -82,7 +95,9 @@ def peak_memory(device: str) -> float:
 def main(way: str, folder: str, sizes: str, device: str) -> None:
     """Answer each line of standard input with a line of JSON; what is printed meanwhile goes to standard error."""
     answers, sys.stdout = sys.stdout, sys.stderr
-    rows = (plain_way if way == "plain" else our_way)(Path(folder), Sizes(**json.loads(sizes)), device)
+    rows = (plain_way if way == "plain" else our_way)(
+        Path(folder), Sizes(**json.loads(sizes)), device
+    )
     for line in sys.stdin:
         started = time.perf_counter()
         rows[line.strip()]()

@@ -1,4 +1,4 @@
-"""Where files live, and how they are written: whole or not at all, once, and named by what determines them."""
+"""Where files live, and how they are written: whole or not at all, once, under a fingerprint."""
 
 import contextlib
 import errno
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def data_root() -> Path:
-    """Folder of corpora and of everything made from them: ``ASC_DATA``, or ``data/`` in the repository."""
+    """Folder of corpora and what is made from them: ``ASC_DATA``, or ``data/`` here."""
     return Path(os.environ.get("ASC_DATA") or REPOSITORY / "data").resolve()
 
 
@@ -31,24 +31,26 @@ def results_root() -> Path:
 
 
 def inventory() -> pd.DataFrame:
-    """What lies under ``ASC_DATA``: a row a corpus or artefact with ``what``, ``GB``, ``files`` and ``fingerprint``."""
+    """Contents of ``ASC_DATA``, one row per corpus or artefact: what, GB, files, fingerprint."""
     rows = []
     for path in sorted([*data_root().glob("[!.]*"), *data_root().glob("made/[!.]*")]):
         if path.name == "made":
             continue
-        files = [file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+        files = [file for file in [path, *path.rglob("*")] if file.is_file()]
         mark = "".join(re.findall(r"[0-9a-f]{12}", path.stem)[-1:])
-        index, waveforms = path / "index.json", path / ".waveforms.npy.unfinished"
+        index = path / "index.json"
         if index.is_file():
             mark = json.loads(index.read_text(encoding="utf-8"))["fingerprint"]
+        name = path.relative_to(data_root()).as_posix()
+        if (path / ".waveforms.npy.unfinished").exists():
+            name += " (unfinished)"
         size = sum(file.stat().st_blocks for file in files) * 512 / 1e9
-        name = path.relative_to(data_root()).as_posix() + (" (unfinished)" if waveforms.exists() else "")
         rows.append({"what": name, "GB": size, "files": len(files), "fingerprint": mark})
     return pd.DataFrame(rows, columns=["what", "GB", "files", "fingerprint"])
 
 
 def fingerprint(*parts: object) -> str:
-    """Twelve hexadecimal digits that change when any part does; a part is bytes or anything JSON can hold."""
+    """Twelve hexadecimal digits that change when any part does; parts are bytes or JSON values."""
     digest = hashlib.blake2b(digest_size=6)
     for part in parts:
         raw = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
@@ -57,15 +59,16 @@ def fingerprint(*parts: object) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line; its kind, where it says nothing."""
+    """The first line of an error's message; its type, where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write a file or folder to; it takes its name only on success.
+    """Yield a temporary path beside ``path`` to write a file or folder to; renamed on success.
 
-    A file replaces a file, and a folder a folder; raises IsADirectoryError where a file would replace a folder.
+    A file replaces a file, and a folder a folder; raises IsADirectoryError where a file would
+    replace a folder.
     """
     if not path.name:
         raise IsADirectoryError(errno.EISDIR, "not the name of a file", str(path))
@@ -74,7 +77,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     old = temporary.with_suffix(".old")
     try:
         yield temporary
-        if path.is_dir() and temporary.is_dir():  # a folder that holds anything is not replaced in one step
+        if (
+            path.is_dir() and temporary.is_dir()
+        ):  # a folder that holds anything is not replaced in one step
             os.replace(path, old)
         os.replace(temporary, path)
     finally:
@@ -90,7 +95,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def made_once(path: Path, make: Callable[[Path], None]) -> Path:
-    """Return ``path``; if it is not there, ``make(temporary)`` makes it, in one process while others wait."""
+    """Return ``path``; if it is missing, ``make(temporary)`` makes it, in one process at a time."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
@@ -100,34 +105,44 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
     return path
 
 
-Put = Callable[[int, np.ndarray], None]  # put(first, rows) writes the rows of an array from number ``first`` on
+Put = Callable[
+    [int, np.ndarray], None
+]  # put(first, rows) writes rows of an array from ``first`` on
 
 
 def filled(
-    path: Path, shape: tuple[int, ...], dtype: str, fill: Callable[[Put, np.ndarray], None], items: int, some: int
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: str,
+    fill: Callable[[Put, np.ndarray], None],
+    items: int,
+    chunk: int,
 ) -> np.ndarray:
-    """Open the array at ``path`` (.npy) for reading; if it is not there, fill it, in one process while others wait.
+    """Open the array at ``path`` (.npy) for reading; if missing, fill it, in one process at a time.
 
-    ``fill(put, numbers)`` puts there what belongs to these of the ``items``, ``some`` at a time, from any thread. A
-    filling that was cut short goes on with those that were under way. The space is reserved first: raises OSError when
-    there is none, and ValueError for a file that is damaged.
+    ``fill(put, numbers)`` writes what belongs to these of the ``items``, ``chunk`` at a time, from
+    any thread. An interrupted filling resumes with the last chunk. The space is reserved first:
+    raises OSError when there is none, and ValueError for a damaged file.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not path.exists():
-                _fill(path, shape, np.dtype(dtype), fill, items, some)
+                _fill(path, shape, np.dtype(dtype), fill, items, chunk)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.shape != shape:
             raise ValueError(f"it has the shape {array.shape}, not {shape}")
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it, and it is made again") from None
+        raise ValueError(f"{path} is damaged ({error}): delete it to have it made again") from None
     return array
 
 
-def _fill(path: Path, shape: tuple[int, ...], dtype: np.dtype, fill: Callable, items: int, some: int) -> None:
-    unfinished, count = path.with_name(f".{path.name}.unfinished"), path.with_name(f".{path.name}.filled")
+def _fill(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, fill: Callable, items: int, chunk: int
+) -> None:
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    count = path.with_name(f".{path.name}.filled")
     if not (unfinished.exists() and count.exists()):
         _reserve(unfinished, shape, dtype, path.name)
         write_text(count, "0")
@@ -141,13 +156,13 @@ def _fill(path: Path, shape: tuple[int, ...], dtype: np.dtype, fill: Callable, i
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(unfinished))
 
         def note(done: int) -> None:
-            os.fdatasync(file.fileno())  # what is counted must be there even if the machine fails
+            os.fdatasync(file.fileno())  # counted data must survive a failing machine
             write_text(count, str(done))
 
         notes = []
         with ThreadPoolExecutor(1) as disk:
-            for done in range(int(count.read_text(encoding="utf-8")), items, some):
-                stop = min(done + some, items)
+            for done in range(int(count.read_text(encoding="utf-8")), items, chunk):
+                stop = min(done + chunk, items)
                 fill(put, np.arange(done, stop))
                 notes.append(disk.submit(note, stop))
         for noted in notes:
@@ -160,7 +175,8 @@ def _reserve(unfinished: Path, shape: tuple[int, ...], dtype: np.dtype, name: st
     size = dtype.itemsize * math.prod(shape)
     try:
         with open(unfinished, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+            header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
             file.flush()
             os.posix_fallocate(file.fileno(), file.tell(), size)
     except OSError as error:

@@ -1,12 +1,14 @@
-"""Many runs on Dask: each cell is one papermill execution of its notebook, whose kernel is a process of its own.
+"""Many runs on Dask: each cell is one papermill execution of its notebook, with its own kernel.
 
-A cell is done when its record is there. So a sweep may be started again after whatever stopped it: finished records are
-skipped, and a run that was cut short goes on from its checkpoint.
+A cell is done when its record is there. So a sweep resumes after any interruption: finished records
+are skipped, and an unfinished run continues from its checkpoint.
 """
 
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +20,11 @@ import torch
 from dask.distributed import CancelledError, Client, Nanny, Scheduler, SpecCluster, as_completed
 from filelock import FileLock
 
-from .artefacts import data_root, first_line, results_root
-from .cells import Cell, run_names
+from ..files import data_root, first_line, results_root
+from .cells import Cell, cells, papermill_line, run_names
 
 PINNED = "CUDA_VISIBLE_DEVICES"
-HERE = "127.0.0.1"  # whoever reaches a Dask scheduler may run code: one of our own answers this machine only
+HERE = "127.0.0.1"  # whoever reaches a Dask scheduler can run code: ours answers this machine only
 KERNEL = ["--log-level=50"]  # of its own log; what cells print is in the executed notebook
 
 
@@ -47,24 +49,28 @@ class Outcome:
 
 
 def roots() -> dict[str, str]:
-    """Where this process reads and writes; workers, wherever they run, are told to do so in the same folders."""
+    """Where this process reads and writes; workers, wherever they run, use the same folders."""
     named = {"ASC_DATA": str(data_root()), "ASC_RESULTS": str(results_root())}
-    return named | {name: str(Path(os.environ[name]).resolve()) for name in ["ASC_ESC50"] if os.environ.get(name)}
+    for name in ("ASC_ESC50", "ASC_PLUGINS"):
+        paths = filter(None, os.environ.get(name, "").split(os.pathsep))
+        named[name] = os.pathsep.join(str(Path(path).resolve()) for path in paths)
+    return named
 
 
 def jobs(cells: list[Cell], folders: dict[str, str]) -> list[Job]:
-    """Name the runs of cells. Runs on a worker, since it first makes the data and tag vectors that they read."""
+    """Name the runs of cells. Runs on a worker, since it first makes data and tag vectors."""
     os.environ.update(folders)
     found = {}
     for cell, run in zip(cells, run_names(cells)):
         folder = results_root() / cell.settings().data_name
-        output, record = folder / "notebooks" / f"{run}.ipynb", folder / "records" / f"{run}.json"
+        output = folder / "notebooks" / f"{run}.ipynb"
+        record = folder / "records" / f"{run}.json"
         found[run] = Job(run, cell.path, cell.parameters, output, record)
     return list(found.values())
 
 
 def execute(job: Job, folders: dict[str, str]) -> Outcome:
-    """Execute a job's notebook, unless its record is there. Runs on a worker; one at a time executes the same job."""
+    """Execute a job's notebook, unless its record is there. Runs on a worker, one at a time."""
     os.environ.update(folders)
     started = time.perf_counter()
     job.output.parent.mkdir(parents=True, exist_ok=True)
@@ -72,27 +78,52 @@ def execute(job: Job, folders: dict[str, str]) -> Outcome:
         with FileLock(job.output.with_name(f".{job.run}.lock")):
             if not job.record.exists():
                 papermill.execute_notebook(
-                    job.notebook, job.output, job.parameters, progress_bar=False, extra_arguments=KERNEL
+                    job.notebook,
+                    job.output,
+                    job.parameters,
+                    progress_bar=False,
+                    extra_arguments=KERNEL,
                 )
         error = "" if job.record.exists() else f"it ended without its record {job.record}"
     except papermill.PapermillExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
-    except Exception as failure:  # a kernel that died, a full disk: whatever it is, the other jobs go on
+    except Exception as failure:  # a dead kernel, a full disk: the other jobs go on
         error = f"{type(failure).__name__}: {first_line(failure)}"
     return Outcome(job, time.perf_counter() - started, error)
 
 
+def trained_system(data: str = "mini") -> Path:
+    """Folder of a data set's combined system (seed 0), trained as in notebook 05 where missing.
+
+    Raises RuntimeError where that notebook fails.
+    """
+    (job,) = jobs(cells("combined_shared", data=data), roots())
+    path = job.record.parents[1] / "systems" / job.run
+    if not path.exists():
+        print(f"no combined system for '{data}' yet: training it first, as in notebook 05")
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        line = papermill_line(job.notebook, job.output, job.parameters)
+        # A notebook asks for this, and papermill cannot run inside a kernel's event loop.
+        done = subprocess.run([sys.executable, "-m", *line], capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise RuntimeError(f"notebook 05 failed, see {job.output}: {last}")
+    return path
+
+
 @contextmanager
 def cluster(workers: int = 0, gpus: list[str] | None = None) -> Iterator[SpecCluster]:
-    """A cluster on this machine: a worker a GPU, each with its own (``gpus``: those visible), or else one a core."""
+    """A cluster on this machine: one worker per GPU (``gpus``: those visible), or one per core."""
     gpus = _visible_gpus() if gpus is None else gpus
     spec = {}
     for number in range(workers or len(gpus) or os.cpu_count() or 1):
         env = {PINNED: gpus[number % len(gpus)]} if gpus else {}
-        spec[number] = {"cls": Nanny, "options": {"host": HERE, "nthreads": 1, "memory_limit": 0, "env": env}}
+        options = {"host": HERE, "nthreads": 1, "memory_limit": 0, "env": env}
+        spec[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": HERE, "dashboard_address": f"{HERE}:0"}}
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"  # of the workers: `_report` says what matters
+    # The workers' own log level; `_report` prints what matters.
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = "critical"
     with SpecCluster(workers=spec, scheduler=scheduler) as local:
         yield local
 
@@ -108,7 +139,7 @@ def connected(workers: int = 0, scheduler: str = "") -> Iterator[Client]:
             client.wait_for_workers(len(local.worker_spec))
             try:
                 yield client
-            except KeyboardInterrupt:  # closing would wait for the notebooks that are being executed
+            except KeyboardInterrupt:  # closing would wait for the notebooks under way
                 for nanny in local.workers.values():
                     nanny.auto_restart = False
                     os.kill(nanny.pid, signal.SIGKILL)
@@ -116,22 +147,23 @@ def connected(workers: int = 0, scheduler: str = "") -> Iterator[Client]:
         return
     with Client(scheduler, timeout="10s") as client:
         if not client.nthreads():
-            raise ValueError(f"the scheduler at {scheduler} has no workers: start some with `dask worker {scheduler}`")
+            what = f"the scheduler at {scheduler} has no workers"
+            raise ValueError(f"{what}: start some with `dask worker {scheduler}`")
         yield client
 
 
 def _visible_gpus() -> list[str]:
     named = os.environ.get(PINNED)
-    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+    return named.split(",") if named else [str(k) for k in range(torch.cuda.device_count())]
 
 
 def sweep(cells: list[Cell], client: Client) -> list[Outcome]:
-    """Run the cells that have no record yet on a cluster's workers; print progress; return those that failed.
+    """Run the cells without a record on a cluster's workers; return those that failed.
 
-    Raises RuntimeError when the scheduler is lost, and what ``run_names`` raises.
+    Prints progress. Raises RuntimeError when the scheduler is lost, and what ``run_names`` raises.
     """
     folders = roots()
-    print("naming the runs; data and tag vectors are made first where they are missing", flush=True)
+    print("naming the runs, after making missing data and tag vectors", flush=True)
     named = _result(client.submit(jobs, cells, folders, pure=False))
     waiting = [job for job in named if not job.record.exists()]
     print(f"{len(named) - len(waiting)} of {len(named)} done before", flush=True)
@@ -139,9 +171,10 @@ def sweep(cells: list[Cell], client: Client) -> list[Outcome]:
 
 
 def dispatch(waiting: list[Job], client: Client, folders: dict[str, str]) -> list[Outcome]:
-    """Execute jobs on a cluster's workers, print a line for each that ends, and return those that failed.
+    """Execute jobs on a cluster's workers; return those that failed. Prints one line per job.
 
-    A job whose worker dies is given to another, three times at most. Raises RuntimeError when the scheduler is lost.
+    A job whose worker dies goes to another one, three times at most. Raises RuntimeError when the
+    scheduler is lost.
     """
     futures = {client.submit(execute, job, folders, pure=False): job for job in waiting}
     ended: list[Outcome] = []
@@ -166,12 +199,14 @@ def _result(future):
 
 
 def _report(outcome: Outcome, ended: list[Outcome], total: int, workers: int) -> None:
-    failed, left = sum(bool(one.error) for one in ended), total - len(ended)
-    mean = sum(one.seconds for one in ended) / len(ended)
-    minutes = mean * left / max(workers, 1) / 60
+    failed = sum(bool(other.error) for other in ended)
+    left = total - len(ended)
     running = min(left, workers)
-    state = f"{len(ended) - failed} done, {failed} failed, {running} running, {left - running} waiting"
+    mean = sum(other.seconds for other in ended) / len(ended)
+    minutes = mean * left / max(workers, 1) / 60
+    counts = f"{len(ended) - failed} done, {failed} failed"
+    state = f"{counts}, {running} running, {left - running} waiting | {minutes:.0f} min left"
     word = "FAILED" if outcome.error else "done"
-    print(f"{word} {outcome.job.run} ({outcome.seconds:.0f} s) | {state} | {minutes:.0f} min left", flush=True)
+    print(f"{word} {outcome.job.run} ({outcome.seconds:.0f} s) | {state}", flush=True)
     if outcome.error:
         print(f"  {outcome.error}\n  see {outcome.job.output}", flush=True)

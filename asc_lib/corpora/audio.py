@@ -1,0 +1,294 @@
+"""Read, check and convert audio files."""
+
+import math
+import wave
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import librosa
+import numpy as np
+import soundfile
+
+RATE = 48_000  # Hz, of every scene clip
+CHANNELS = 2
+SHORTEST = 1.0  # s
+LONGEST = 2**48  # frames; libsndfile reports more where it does not know
+MISSING = "is missing: unpack its archive there"
+NOT_NUMBERS = "holds {} values that are not numbers (NaN or infinite)"
+UNREADABLE = (soundfile.LibsndfileError, TypeError)  # TypeError: samples without a header
+
+
+class AudioError(ValueError):
+    """An unusable audio file; the message names it and what is wrong."""
+
+
+def unreadable(error: Exception) -> str:
+    """What is reported of a file that soundfile cannot open or read."""
+    if isinstance(error, TypeError):
+        return "is raw samples without a header: convert it, for example to WAV"
+    return f"cannot be read as audio: {error.error_string}"
+
+
+def read(
+    path: Path, rate: int, channels: int | None = None, samples: int | None = None
+) -> np.ndarray:
+    """Read a clip as int16 [channels, samples].
+
+    Of 24-bit files the upper 16 bits are kept (rounded down, without dither: the error, at most one
+    step, lies 90 dB below full scale); values of floating-point files beyond ±1 are clipped. Raises
+    AudioError, naming the file, where it cannot be read, holds no samples or values that are not
+    numbers, or has another rate (Hz), number of channels or length (samples) than asked for.
+    """
+    clip, own_rate, problems = decoded(path)
+    if not problems:
+        problems = mismatches(clip, own_rate, rate, channels, samples)
+    if problems:
+        raise AudioError(f"{path} {problems[0]}")
+    return clip
+
+
+def decoded(path: Path) -> tuple[np.ndarray, int, list[str]]:
+    """A file as int16 [channels, samples], its rate (Hz), and why it is unusable, if it is.
+
+    The clip of an unusable file is empty.
+    """
+    nothing = np.zeros((0, 0), "int16")
+    if not Path(path).is_file():
+        return nothing, 0, [MISSING]
+    if not Path(path).stat().st_size:
+        return nothing, 0, ["is an empty file (0 bytes): copy or unpack it again"]
+    quick = _upper_16_bits(path)
+    if quick is not None:
+        return *quick, []
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            clip, wrong = _samples(file)
+    except UNREADABLE as error:
+        return nothing, 0, [unreadable(error)]
+    if not clip.size:
+        return nothing, rate, ["holds no sample"]
+    if wrong:
+        return nothing, rate, [NOT_NUMBERS.format(wrong)]
+    return clip, rate, []
+
+
+def _samples(file: soundfile.SoundFile, frames: int = -1) -> tuple[np.ndarray, int]:
+    """The next ``frames`` as int16 [channels, frames], and how many values are not numbers."""
+    if file.subtype not in ("FLOAT", "DOUBLE", "VORBIS", "OPUS"):
+        return file.read(frames, "int16", always_2d=True).T, 0
+    # From these formats libsndfile's own integers would be cut off or wrap around.
+    clip = file.read(frames, "float32", always_2d=True).T
+    wrong = int(np.sum(~np.isfinite(clip)))
+    clip = np.nan_to_num(clip, posinf=1, neginf=-1)
+    return np.round(clip * 2.0**15).clip(-(2**15), 2**15 - 1).astype("int16"), wrong
+
+
+def _upper_16_bits(path: Path) -> tuple[np.ndarray, int] | None:
+    """A 24-bit WAV file and its rate, in a fifth of the time; None for any other file."""
+    try:
+        with wave.open(str(path)) as file:
+            if file.getsampwidth() != 3:
+                return None
+            rate = file.getframerate()
+            channels = file.getnchannels()
+            raw = file.readframes(file.getnframes())
+    except (wave.Error, EOFError, RuntimeError, OSError):
+        return None
+    step = 3 * channels
+    clip = np.empty((channels, len(raw) // step), "int16")
+    if not clip.size:
+        return None
+    for channel in range(channels):
+        clip[channel] = np.ndarray(clip.shape[1:], "<i2", raw, 3 * channel + 1, (step,))
+    return clip, rate
+
+
+def mismatches(
+    clip: np.ndarray, own_rate: int, rate: int, channels: int | None, samples: int | None
+) -> list[str]:
+    """How a clip [channels, samples] at ``own_rate`` differs from what is asked for (None: any)."""
+    pairs = {
+        "a sample rate of {} Hz": (own_rate, rate),
+        "{} channel(s)": (clip.shape[0], channels),
+        "{} samples": (clip.shape[1], samples),
+    }
+    return [
+        f"has {what.format(actual)}, expected {wanted}"
+        for what, (actual, wanted) in pairs.items()
+        if wanted is not None and actual != wanted
+    ]
+
+
+def length(path: Path) -> tuple[int, int]:
+    """Samples and rate (Hz) by a file's header. Raises AudioError, naming the file."""
+    try:
+        info = soundfile.info(path)
+    except UNREADABLE as error:
+        problems = decoded(path)[2] or [unreadable(error)]
+        raise AudioError(f"{path} {problems[0]}") from None
+    if info.frames > LONGEST:
+        raise AudioError(f"{path} does not say how long it is: convert it, for example to WAV")
+    return info.frames, info.samplerate
+
+
+def usual_length(lengths: list[tuple[int, int]]) -> int:
+    """The most common length of a custom data set's clips, in samples at 48 kHz.
+
+    ``lengths``: samples and rate of each. Raises AudioError where it is under a second, too little
+    for the networks.
+    """
+    seconds = Counter(samples / rate for samples, rate in lengths)
+    usual = max(seconds, key=lambda value: (seconds[value], value), default=0.0)
+    if usual < SHORTEST:
+        what = f"the usual length of these clips is {usual:g} s"
+        raise AudioError(f"{what}: at least {SHORTEST:g} s are needed")
+    return round(usual * RATE)
+
+
+def resampled(samples: np.ndarray, rate: int, to: int) -> np.ndarray:
+    """Samples [..., T] at another rate (Hz), as float32; unchanged where the rates are equal."""
+    if rate == to:
+        return samples
+    return librosa.resample(np.asarray(samples, "float32"), orig_sr=rate, target_sr=to)
+
+
+def converted(clip: np.ndarray, rate: int, samples: int) -> np.ndarray:
+    """Any clip int16 [channels, T] at ``rate`` (Hz) as int16 [2, samples] at 48 kHz.
+
+    One channel, or the mean of more than two, is used twice; a longer clip is cut after
+    ``samples``, a shorter one is repeated.
+    """
+    if len(clip) != CHANNELS:
+        clip = np.tile(clip.mean(0).round().astype("int16"), (CHANNELS, 1))
+    if rate != RATE:
+        wave = resampled(clip, rate, RATE)
+        clip = wave.round().clip(-(2**15), 2**15 - 1).astype("int16")
+    repeats = math.ceil(samples / clip.shape[1])
+    return np.tile(clip, (1, repeats))[:, :samples]
+
+
+def conversions(frames: int, rate: int, channels: int, samples: int, cut: str = "cut") -> list[str]:
+    """What ``converted`` does to a clip of this shape and rate (Hz), in words."""
+    done = [f"is resampled from {rate} Hz to {RATE} Hz"] if rate != RATE else []
+    if channels == 1:
+        done.append("is mono: its channel is used twice")
+    elif channels != CHANNELS:
+        done.append(f"is not stereo: the mean of its {channels} channels is used twice")
+    seconds = frames / rate
+    usual = samples / RATE
+    if (usual - seconds) * RATE >= 1:
+        done.append(f"is {seconds:.3g} s long: repeated to {usual:g} s")
+    elif (seconds - usual) * RATE >= 1 and cut:
+        done.append(f"is {seconds:.4g} s long: {cut} to {usual:g} s")
+    return done
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording of any rate, channels and length, read in windows of ``samples`` at 48 kHz."""
+
+    path: Path
+    frames: int
+    rate: int  # Hz
+    channels: int
+    samples: int
+
+    @classmethod
+    def open(cls, path: Path | str, samples: int) -> "Recording":
+        """Raises AudioError, naming the file, where it is unreadable or shorter than a second."""
+        path = Path(path)
+        if not path.is_file():
+            raise AudioError(f"{path} is {'not a file' if path.exists() else 'missing'}")
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            name = ascii(str(path))
+            raise AudioError(f"{name} has a name that is not UTF-8: rename it") from None
+        frames, rate = length(path)
+        if not frames:
+            raise AudioError(f"{path} holds no sample")
+        if frames / rate < SHORTEST:
+            what = f"{path} is {frames / rate:.3g} s long"
+            raise AudioError(f"{what}: at least {SHORTEST:g} s are needed")
+        return cls(path, frames, rate, soundfile.info(path).channels, samples)
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.frames / self.rate
+
+    @property
+    def conversions(self) -> list[str]:
+        """What is done to it, in words."""
+        done = conversions(self.frames, self.rate, self.channels, self.samples, cut="")
+        window = self.samples / RATE
+        if len(self.starts) > 1:
+            count = len(self.starts)
+            done.append(f"is {self.seconds:.4g} s long: cut into {count} windows of {window:g} s")
+        rest = (self.frames - self.starts[-1] - self._frames) / self.rate
+        if rest * RATE >= 1:
+            done.append(f"has {rest:.3g} s after the last window, which are ignored")
+        return done
+
+    @property
+    def _frames(self) -> int:
+        """Frames of a window at the recording's own rate."""
+        return math.ceil(self.samples * self.rate / RATE)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """First frame of each window; the last one may overlap the one before.
+
+        A rest of a second or more gets such a window of its own.
+        """
+        starts = list(range(0, self.frames - self._frames + 1, self._frames)) or [0]
+        rest = self.frames - starts[-1] - self._frames
+        if rest >= SHORTEST * self.rate:
+            starts.append(self.frames - self._frames)
+        return starts
+
+    def windows(self) -> Iterator[np.ndarray]:
+        """Each window as int16 [2, samples]. Raises AudioError as ``window`` does."""
+        return map(self.window, range(len(self.starts)))
+
+    def window(self, number: int) -> np.ndarray:
+        """A window as int16 [2, samples]. Raises AudioError, naming the file, if it is damaged."""
+        start = self.starts[number]
+        # After a seek, decoders of compressed audio need a while to be exact.
+        lead = min(start, self.rate // 2)
+        try:
+            with soundfile.SoundFile(self.path) as file:
+                if start > lead:
+                    file.seek(start - lead)
+                clip, wrong = _samples(file, lead + self._frames)
+        except UNREADABLE as error:
+            raise AudioError(f"{self.path} {unreadable(error)}") from None
+        if wrong:
+            where = f"after {start / self.rate:.4g} s"
+            raise AudioError(f"{self.path} {NOT_NUMBERS.format(wrong)} {where}")
+        end = start - lead + clip.shape[1]
+        expected = min(start + self._frames, self.frames)
+        if end < expected - self.rate // 10:  # the length of compressed audio may be an estimate
+            what = f"{self.path} ends after {end / self.rate:.4g} s"
+            raise AudioError(f"{what}, sooner than its header says: copy it again")
+        return converted(clip[:, lead:], self.rate, self.samples)
+
+
+def doubtful(clip: np.ndarray) -> list[str]:
+    """What makes a clip doubtful: silence, or over one sample in a thousand at full scale."""
+    if not clip.any():
+        return ["is silent: every sample is 0"]
+    share = float(np.mean((clip == 2**15 - 1) | (clip == -(2**15))))
+    return [f"is clipped: {100 * share:.1f} % of its samples are at full scale"] * (share > 1e-3)
+
+
+def preview(
+    clip: np.ndarray, rate: int, seconds: float = 2.0, at: int = 8_000
+) -> dict[str, object]:
+    """A small excerpt of a clip [channels, T], mono: arguments of ``IPython.display.Audio``."""
+    mono = np.asarray(clip, "float32").mean(0)[: int(seconds * rate)]
+    return {"data": resampled(mono, rate, at), "rate": at}

@@ -1,0 +1,151 @@
+"""Packed waveforms: all clips of a corpus in one int16 array, memory-mapped, read in batches."""
+
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from filelock import FileLock
+
+from ..files import Put, data_root, filled, fingerprint, write_text
+from . import audio
+from .audio import CHANNELS, RATE
+from .corpus import CorpusError, SceneCorpus
+
+VERSION = 2
+CHUNK = 64  # clips packed between two notes of progress: about a second's work
+
+
+@dataclass(frozen=True)
+class Store:
+    """Waveforms [clips, channels, samples], int16 at 48 kHz, in the order of the corpus's clips.
+
+    A memory map, or a tensor on a GPU that holds all of them.
+    """
+
+    waveforms: np.ndarray | torch.Tensor
+    fingerprint: str
+
+    @property
+    def samples(self) -> int:
+        """Length of every clip."""
+        return self.waveforms.shape[-1]
+
+    def batch(self, rows: np.ndarray, starts: np.ndarray, length: int) -> torch.Tensor:
+        """Excerpts [len(rows), channels, length] of ``length`` samples from ``starts``; int16."""
+        pieces = [
+            self.waveforms[row, :, start : start + length] for row, start in zip(rows, starts)
+        ]
+        if torch.is_tensor(self.waveforms):
+            return torch.stack(pieces)
+        return torch.from_numpy(np.stack(pieces))
+
+    def whole(self, rows: np.ndarray) -> torch.Tensor:
+        """Whole clips [len(rows), channels, samples]; int16."""
+        return self.batch(rows, np.zeros(len(rows), int), self.samples)
+
+    def nearest(self, device: str) -> "Store":
+        """This store in GPU memory if it takes at most half of what is free, else as it is."""
+        if not device.startswith("cuda"):
+            return self
+        free = torch.cuda.mem_get_info(device)[0]
+        return self if self.waveforms.nbytes > free / 2 else self.copied(device)
+
+    def copied(self, device: str) -> "Store":
+        """This store with all waveforms as a tensor on a device."""
+        copy = torch.empty(self.waveforms.shape, dtype=torch.int16, device=device)
+        for row in range(0, len(copy), CHUNK):
+            copy[row : row + CHUNK] = torch.from_numpy(self.waveforms[row : row + CHUNK].copy())
+        return Store(copy, self.fingerprint)
+
+
+def folder(corpus: SceneCorpus) -> Path:
+    """Where the store of a corpus lies; a custom data set gets another when a file changes."""
+    described = [corpus.root.name, corpus.clips["filename"].tolist(), VERSION]
+    if corpus.convert:
+        files = [_state(corpus.root / name) for name in corpus.clips["filename"]]
+        described += [str(corpus.root), files]
+    return data_root() / "made" / f"{corpus.name}-store-{fingerprint(described)}"
+
+
+def _state(path: Path) -> tuple[int, int]:
+    if not path.is_file():
+        raise audio.AudioError(f"{path} {audio.MISSING}")
+    return path.stat().st_size, path.stat().st_mtime_ns
+
+
+def pack(corpus: SceneCorpus) -> Store:
+    """The store of a corpus, packed under ``ASC_DATA`` on first use; resumes after an interruption.
+
+    Raises AudioError for the first clip of another rate, number of channels or length than the
+    first one's, OSError where there is no room, and CorpusError where a store is damaged.
+    """
+    path = folder(corpus)
+    if not (path / "index.json").exists():
+        path.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not (path / "index.json").exists():
+                _write(corpus, path)
+    try:
+        index = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        waveforms = np.load(path / "waveforms.npy", mmap_mode="r", allow_pickle=False)
+        return Store(waveforms, index["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusError(
+            f"{path} is damaged ({error}): delete it to have it packed again"
+        ) from None
+
+
+def _write(corpus: SceneCorpus, path: Path) -> None:
+    paths = [corpus.root / filename for filename in corpus.clips["filename"]]
+    if not paths:
+        raise CorpusError(f"{corpus.root / 'meta.csv'} lists no clip")
+    if corpus.convert:
+        samples = audio.usual_length([audio.length(path) for path in paths])
+    else:
+        samples = audio.read(paths[0], RATE, CHANNELS).shape[1]
+
+    def pack_clip(put: Put, row: int) -> None:
+        if corpus.convert:
+            clip, rate, problems = audio.decoded(paths[row])
+            if problems:
+                raise audio.AudioError(f"{paths[row]} {problems[0]}")
+            put(row, audio.converted(clip, rate, samples))
+        else:
+            put(row, audio.read(paths[row], RATE, CHANNELS, samples))
+
+    with joblib.Parallel(n_jobs=-1, prefer="threads") as threads:
+        waveforms = filled(
+            path / "waveforms.npy",
+            (len(paths), CHANNELS, samples),
+            "int16",
+            lambda put, rows: threads(joblib.delayed(pack_clip)(put, row) for row in rows),
+            len(paths),
+            CHUNK,
+        )
+    marks = _checksums(waveforms)
+    index = {"clips": corpus.clips["filename"].tolist(), "marks": marks}
+    index["fingerprint"] = fingerprint(marks, VERSION)
+    write_text(path / "index.json", json.dumps(index))
+
+
+def _checksums(waveforms: np.ndarray) -> list[int]:
+    """A checksum of each clip, as it lies on the disk."""
+    threads = joblib.Parallel(n_jobs=-1, prefer="threads", batch_size=CHUNK)
+    return threads(joblib.delayed(zlib.crc32)(waveform) for waveform in waveforms)
+
+
+def verify(corpus: SceneCorpus) -> Store:
+    """The store of a corpus, read through. Raises CorpusError where it is not what was packed."""
+    store = pack(corpus)
+    path = folder(corpus)
+    index = json.loads((path / "index.json").read_text(encoding="utf-8"))
+    marks = _checksums(store.waveforms)
+    changed = [name for name, a, b in zip(index["clips"], index["marks"], marks) if a != b]
+    if changed or len(index["marks"]) != len(marks):
+        what = f"{path} is damaged (first at {changed[:1]})"
+        raise CorpusError(f"{what}: delete it to have it packed again")
+    return store

@@ -1,0 +1,73 @@
+"""Recipes: the numbers that decide how networks are trained, each with its source."""
+
+from dataclasses import dataclass
+
+PRECISIONS = ("float32", "bfloat16")
+TAG_RATE = 44_100  # Hz, of what the tagger hears
+
+
+@dataclass(frozen=True)
+class SceneRecipe:
+    """How a scene network is trained. The defaults are the full-size recipe.
+
+    Sources: [paper], Section 4.2; [22], the system that the same authors released before, with the
+    same front-end. The pre-emphasis (0.97 [paper]) and its scale (32,000 [22]) are in
+    ``front_ends.pre_emphasis``, the SVM's settings in ``scenes.fit_svm``.
+    """
+
+    epochs: int = 90  # [22]
+    batch: int = 24  # [22]; an incomplete last batch is dropped
+    lr: float = 1e-4  # [22]; Adam with AMSGrad, constant
+    weight_decay: float = 1e-3  # [22]
+    crop: int = 240_000  # [22]; samples of a training excerpt, after pre-emphasis
+    test_samples: int = 479_520  # [22]; evaluation reads this many samples from a clip's start
+    mixup: float = 0.1  # mixup [paper], alpha [22]; of waveforms and (ours) of tag vectors
+    mixup_from: int = 7  # [22]; first epoch with mixup
+    eval_every: int = 1  # [22]; epochs between evaluations, from which the paper's protocol selects
+    precision: str = "float32"  # of the network's layers: one of PRECISIONS
+
+
+@dataclass(frozen=True)
+class TaggerSizes:
+    """Everything that determines a tagger but its data and seed.
+
+    The defaults are the paper's system [14] at full size; a smaller tagger is the same code with
+    smaller numbers.
+    """
+
+    bands: int = 128  # mel bands, from 20 Hz to 22,050 Hz
+    n_fft: int = 2560  # samples at 44.1 kHz
+    hop: int = 347  # samples
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # ResNet-34
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    crop: int = 512  # frames, the longest slice of a clip in training
+    folds: int = 5  # of the curated set
+    batch: int = 64  # clips, one half curated and one half noisy
+    epochs: int = 64  # of one cosine cycle; an epoch is one pass over the curated clips
+    cycles: int = 8  # of stage 1
+    second_cycles: int = 8  # of stage 2, whose length is not published: as many
+    lr: float = 1e-3  # Adam; each cosine cycle ends at 1e-6
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a data set decides unless a parameter says otherwise."""
+
+    front_end: str
+    scene: SceneRecipe
+    tagger: TaggerSizes
+    threads: int  # of a scene notebook; with one each, a sweep runs one notebook per core
+    tagger_threads: int
+
+
+SMALL_SCENE = SceneRecipe(lr=1e-3, crop=48_000, epochs=14, eval_every=7)
+SMALL_TAGGER = TaggerSizes(
+    bands=64,
+    n_fft=2048,
+    hop=882,
+    widths=(16, 32, 64, 128),
+    depths=(1, 1, 1, 1),
+    batch=32,
+    cycles=2,
+    second_cycles=1,
+)

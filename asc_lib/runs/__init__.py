@@ -1,0 +1,1 @@
+"""What is run, the records that runs leave, and the tables drawn from them."""

@@ -1,0 +1,134 @@
+"""What is run: the paper's 56 cells, the main systems and the controls, as notebook parameters."""
+
+import ast
+import re
+import shlex
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import papermill
+
+from .. import corpora
+from ..corpora import SceneCorpus, store
+from ..files import REPOSITORY
+from ..fusion import FUSIONS, SIZES
+from ..registry import load_plugins
+from ..settings import NOTEBOOKS, Settings, check
+from ..tags.sources import CONTROLS, open_tag_vectors
+from ..tags.tag_data import SUPERVISION
+from ..tags.vectors import TagVectors
+from . import records
+
+TAGGER = "01_tagger"
+CONTROL_CELLS = [  # what the paper lacks: the same systems with other tags, and tags alone
+    *(("combined_shared", tags) for tags in CONTROLS),
+    ("attention", "constant"),  # an attention map that is the same for every clip
+    ("tags_only", "tagger"),
+]
+
+
+def published() -> pd.DataFrame:
+    """The paper's 56 cells (Tables 2 to 5): table, system, sizes and accuracy (%) on TAU 2019."""
+    cells = pd.read_csv(REPOSITORY / "results" / "paper" / "published.csv")
+    return cells.astype({size: "Int64" for size in SIZES})
+
+
+def papermill_line(notebook: Path | str, output: Path | str, parameters: dict) -> list[str]:
+    """The words of a papermill command."""
+    given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    return ["papermill", str(notebook), str(output), *given]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration: a notebook and the parameters that differ from its own."""
+
+    notebook: str
+    parameters: dict[str, int | str]
+
+    @property
+    def path(self) -> Path:
+        """The notebook's file."""
+        return REPOSITORY / "notebooks" / f"{self.notebook}.ipynb"
+
+    def settings(self) -> Settings:
+        """The parameters, checked, with the notebook's defaults."""
+        own = papermill.inspect_notebook(str(self.path))
+        defaults = {name: ast.literal_eval(entry["default"]) for name, entry in own.items()}
+        return check(self.notebook, **(defaults | self.parameters))
+
+    def command(self, folder: Path) -> str:
+        """The papermill line that runs it, with its notebook executed into ``folder``."""
+        words = "-".join([self.notebook, *map(str, self.parameters.values())])
+        output = folder / f"{re.sub(r'[^A-Za-z0-9]+', '_', words)}.ipynb"
+        return shlex.join(papermill_line(self.path, output, self.parameters))
+
+
+def cell(system: str, parameters: dict[str, int | str], **others: int | str) -> Cell:
+    """The cell of a system: a fusion's name, or "tagger"."""
+    notebook = TAGGER if system == "tagger" else FUSIONS.find(system).notebook
+    chosen = {"fusion": system} if "fusion" in NOTEBOOKS[notebook] else {}
+    return Cell(notebook, others | chosen | parameters)
+
+
+def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
+    """What can be swept, by name: systems with their parameters.
+
+    "main": the paper's best cells and the baseline; "systems": one of each; "controls"; "table2" to
+    "table5"; "all" 56; the three "taggers"; and each system by its own name.
+    """
+    load_plugins()
+    paper = {name: entry for name, entry in FUSIONS.items() if entry.table}
+    best = {name: entry.main[-1] for name, entry in FUSIONS.items()}
+    grid = published()
+    cells = []
+    for _, row in grid.iterrows():
+        sizes = {size: int(row[size]) for size in SIZES if pd.notna(row[size])}
+        cells.append((row["system"], sizes))
+    chosen = {
+        "main": [(name, sizes) for name, entry in paper.items() for sizes in entry.main],
+        "systems": [(name, best[name]) for name in paper],
+        "controls": [
+            (name, best[name] | ({} if tags == "tagger" else {"tags": tags}))
+            for name, tags in CONTROL_CELLS
+        ],
+        "taggers": [("tagger", {"supervision": name}) for name in SUPERVISION],
+        "all": cells,
+    }
+    for number, rows in grid.groupby("table").groups.items():
+        chosen[f"table{number}"] = [cells[row] for row in rows]
+    return chosen | {name: [(name, best.get(name, {}))] for name in ("tagger", *FUSIONS)}
+
+
+def cells(name: str, **others: int | str) -> list[Cell]:
+    """The cells of one of ``sweeps``. Raises ValueError for any other name."""
+    chosen = sweeps()
+    if name not in chosen:
+        raise ValueError(f"unknown sweep '{name}': choose one of {', '.join(chosen)}")
+    return [cell(system, parameters, **others) for system, parameters in chosen[name]]
+
+
+def run_names(chosen: list[Cell]) -> list[str]:
+    """Names of the runs of cells; makes the data and tag vectors they read, where missing."""
+
+    @cache
+    def scenes(data: str) -> tuple[SceneCorpus, store.Store]:
+        corpus = corpora.find(data).scenes()
+        return corpus, store.pack(corpus)
+
+    @cache
+    def vectors(data: str, source: str, seed: int) -> TagVectors:
+        return open_tag_vectors(source, *scenes(data), seed)
+
+    names = []
+    for settings in (cell.settings() for cell in chosen):
+        if settings.notebook == TAGGER:
+            corpus = corpora.find(settings.data).tagger_clips()
+            names.append(records.tagger_run(settings, corpus))
+        else:
+            seed = settings.seed if settings.tags == "shuffled" else 0
+            tags = vectors(settings.data, settings.tags, seed) if settings.tags else None
+            names.append(records.scene_run(settings, scenes(settings.data)[1], tags))
+    return names

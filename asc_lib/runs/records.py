@@ -1,0 +1,238 @@
+"""The record of a run: parameters, data, results. All tables are drawn from records."""
+
+import inspect
+import json
+import os
+import platform
+import re
+import zipfile
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .. import corpora
+from ..corpora import TagCorpus
+from ..corpora.store import Store
+from ..files import data_root, fingerprint, first_line, results_root, write_text, written_whole
+from ..front_ends import FRONT_ENDS
+from ..fusion import FUSIONS
+from ..scene_net import SceneNet, multiply_adds, n_parameters
+from ..scenes import KERNEL, KERNELS, SceneData, accuracies, test_sets
+from ..settings import Settings
+from ..stats import accuracy, interval
+from ..tags.tag_data import SUPERVISION
+from ..tags.tagger_training import TrainedTagger
+from ..tags.vectors import TagVectors
+
+VERSION = 3  # raised when a change of the code changes what a run gives
+
+
+def run_name(settings: Settings, *fingerprints: str) -> str:
+    """Readable name of a run, with a hash of its parameters (but the device), data and recipe."""
+    parameters = settings.parameters()
+    parameters.pop("device")
+    parameters["data"] = settings.data_name
+    sizes = [f"{name[0]}{value}" for name, value in settings.sizes().items()]
+    words = [settings.data_name, settings.fusion or "tagger", *sizes, f"seed{settings.seed}"]
+    for value, usual in ((settings.tags, "tagger"), (settings.supervision, SUPERVISION[-1])):
+        if value not in (None, usual):
+            words.insert(2, re.sub(r"\W+", "_", Path(value).stem))
+    described = [asdict(settings.recipe if settings.fusion else settings.preset.tagger)]
+    if settings.fusion:
+        classes = FRONT_ENDS[settings.front_end], FUSIONS[settings.fusion].build
+        plugins = [cls for cls in classes if not cls.__module__.startswith("asc_lib.")]
+        described += [inspect.getsource(cls) for cls in plugins]
+    return "-".join([*words, fingerprint(parameters, fingerprints, described, VERSION)])
+
+
+def scene_run(settings: Settings, waveforms: Store, vectors: TagVectors | None) -> str:
+    """Name of a scene notebook's run."""
+    return run_name(settings, waveforms.fingerprint, vectors.fingerprint if vectors else "")
+
+
+def tagger_run(settings: Settings, corpus: TagCorpus) -> str:
+    """Name of a run of the tagger's notebook."""
+    return run_name(settings, corpus.root.name)
+
+
+def checkpoint(run: str) -> Path:
+    """Where an unfinished run keeps its state."""
+    return data_root() / "made" / "checkpoints" / f"{run}.safetensors"
+
+
+def environment(device: str) -> dict[str, str | int]:
+    """Versions and machine behind a record's figures."""
+    packages = ("torch", "torchaudio", "scikit-learn", "numpy", "scipy")
+    on_gpu = device.startswith("cuda")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "processor": platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "accelerator": torch.cuda.get_device_name(device) if on_gpu else "",
+    }
+
+
+def summary(evaluated: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
+    """Figures on both test sets.
+
+    ``accuracy``: last epoch, kernel fixed beforehand, nothing chosen on test clips; ``interval``:
+    95 %, bootstrap over locations. ``accuracy_paper_protocol``: the best of the evaluated epochs
+    and both kernels, chosen on these clips.
+    """
+    found = {}
+    epochs = pd.concat([history, pd.DataFrame([accuracies(evaluated)])])
+    for name, part in test_sets(evaluated).items():
+        correct = (part["truth"] == part["svm"]).to_numpy()
+        choices = epochs[[f"{name}_{kernel}" for kernel in KERNELS]]
+        locations = part["location"].to_numpy()
+        found[name] = {
+            "clips": len(part),
+            "locations": part["location"].nunique(),
+            "accuracy": float(correct.mean()),
+            "interval": interval(lambda rows, c=correct: c[rows].mean(), locations),
+            "accuracy_by_kernel": {k: accuracy(part["truth"], part[k]) for k in KERNELS},
+            "accuracy_softmax": accuracy(part["truth"], part["softmax"]),
+            "accuracy_paper_protocol": float(choices.max().max()),
+            "choices": int(choices.notna().sum().sum()),
+            "kernel": KERNEL,
+        }
+    return found
+
+
+def figures(record: dict) -> pd.DataFrame:
+    """A record's accuracies in % as text, one column per test set."""
+    columns = {}
+    for title, name in (("official list", "test"), ("all clips outside training", "test_all")):
+        found = record[name]
+        low, high = found["interval"]
+        kernel = found["kernel"]
+        interval_text = f"{100 * found['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        best = f"best on test, of {found['choices']} choices"
+        columns[title] = {
+            "clips (locations)": f"{found['clips']} ({found['locations']})",
+            f"accuracy %, SVM with {kernel} kernel [95 %]": interval_text,
+            "softmax of the network": f"{100 * found['accuracy_softmax']:.1f}",
+            best: f"{100 * found['accuracy_paper_protocol']:.1f}",
+        }
+    return pd.DataFrame(columns)
+
+
+def write_scene_record(
+    settings: Settings,
+    scenes: SceneData,
+    net: SceneNet,
+    history: pd.DataFrame,
+    evaluated: pd.DataFrame,
+) -> dict:
+    """Write predictions, then the record, under ``ASC_RESULTS``; drop the checkpoint; return it."""
+    vectors = scenes.vectors
+    corpus = scenes.corpus
+    run = scene_run(settings, scenes.waveforms, vectors)
+    folder = results_root() / settings.data_name / "records"
+    predicted = {name: evaluated[name].astype("uint8") for name in ("truth", "svm", "softmax")}
+    columns = evaluated[["filename", "location", "city", "split"]].assign(**predicted)
+    _write_columns(folder / f"{run}.npz", columns)
+    tags = None
+    if vectors:
+        tags = {"source": vectors.source, "fingerprint": vectors.fingerprint}
+        tags["lwlrap"] = vectors.lwlrap
+    record = {
+        "run": run,
+        "table": FUSIONS[settings.fusion].table,
+        "system": settings.fusion,
+        "parameters": settings.parameters(),
+        "data": {
+            "name": corpus.name,
+            "clips": corpus.clips["split"].value_counts().to_dict(),
+            "fingerprint": scenes.waveforms.fingerprint,
+        },
+        "tags": tags,
+        "labels": corpus.labels,
+        "n_parameters": n_parameters(net),
+        "macs": multiply_adds(net, scenes.whole(np.array([0]))),
+        **summary(evaluated, history),
+    }
+    _write(folder / f"{run}.json", record, history)
+    checkpoint(run).unlink(missing_ok=True)
+    return record
+
+
+def write_tagger_record(settings: Settings, corpus: TagCorpus, trained: TrainedTagger) -> dict:
+    """Write each test clip's precision, then the record of notebook 01; return it.
+
+    In it ``test`` are the test clips, and ``curated`` the curated ones, each tagged by the network
+    that left it out, after each stage.
+    """
+    run = tagger_run(settings, corpus)
+    folder = results_root() / settings.data_name / "records"
+    test = trained.evaluated[trained.evaluated["set"] == "test"].drop(columns="set")
+    _write_columns(folder / f"{run}.npz", test)
+    counts = corpus.clips["set"].value_counts().to_dict()
+    record = {
+        "run": run,
+        "table": None,
+        "system": "tagger",
+        "parameters": settings.parameters(),
+        "data": {"name": corpus.name, "clips": counts, "fingerprint": corpus.root.name},
+        "n_parameters": n_parameters(next(iter(trained.tagger.nets.values()))),
+        "networks": len(trained.tagger.nets),
+        "lwlrap": trained.lwlrap,
+    }
+    _write(folder / f"{run}.json", record, trained.history)
+    return record
+
+
+def _write_columns(path: Path, table: pd.DataFrame) -> None:
+    arrays = {}
+    for name, column in table.items():
+        numeric = pd.api.types.is_numeric_dtype(column)
+        arrays[name] = column.to_numpy() if numeric else column.to_numpy(str)
+    with written_whole(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def _write(path: Path, record: dict, history: pd.DataFrame) -> None:
+    rows = history.drop(columns="seconds").to_dict("records")
+    record["history"] = [{k: v for k, v in row.items() if not pd.isna(v)} for row in rows]
+    record["seconds"] = round(float(history["seconds"].sum()), 1)
+    record["environment"] = environment(record["parameters"]["device"])
+    write_text(path, json.dumps(record, indent=1))
+
+
+def read_records(data: str, root: Path | None = None) -> list[dict]:
+    """All records of a data set under ``ASC_RESULTS`` (or ``root``), by name.
+
+    Raises ValueError for a damaged one.
+    """
+    folder = (root or results_root()) / corpora.find(data).name / "records"
+    found = []
+    for path in sorted(folder.glob("[!.]*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or not {"run", "system", "parameters"} <= record.keys():
+            raise ValueError(f"{path} is not a complete record: remove it, and run its cell again")
+        found.append(record)
+    return found
+
+
+def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFrame:
+    """The evaluated clips of a run: filename, location, city, split, truth, svm and softmax.
+
+    The last three are indices of scenes. Of a tagger's run: fname, recording, labels (their
+    number), lrap, lrap_stage_1 and top. Raises ValueError, naming the file, if it is missing or
+    damaged.
+    """
+    path = (root or results_root()) / corpora.find(data).name / "records" / f"{run}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as columns:
+            return pd.DataFrame({name: columns[name] for name in columns.files})
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        remedy = f"remove the record {path.stem}.json, and run its cell again"
+        raise ValueError(f"{path} cannot be read ({first_line(error)}): {remedy}") from None

@@ -1,0 +1,445 @@
+"""Tables of what was measured, drawn from records only, beside the paper's for TAU 2019."""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .. import corpora, stats
+from ..fusion import FUSIONS, SIZES
+from ..tags.sources import CONTROLS
+from ..tags.tag_data import SUPERVISION
+from .cells import cell, papermill_line, published
+from .records import read_predictions, read_records
+
+GAIN = ("gain", "gain_low", "gain_high")
+GRIDS = (2, 3, 4, 5)
+NAMES = ("systems", "evidence", "contrasts", "taggers", "by_scene", "by_city")
+DRAWN = (*NAMES, *(f"table{number}" for number in GRIDS))
+
+
+def title(system: str, parameters: dict) -> str:
+    """A system's name with its sizes, and the tags' source where it is not the tagger."""
+    words = [system.replace("_", " ")]
+    for size in SIZES:
+        value = parameters.get(size)
+        if value is not None:
+            words.append(f"{value} {size.replace('_', ' ')}".removesuffix("s" * (value == 1)))
+    source = Path(parameters.get("tags") or "tagger").stem
+    if source != "tagger":
+        words.append(f"{source} tags")
+    return ", ".join(words)
+
+
+def usual(parameters: dict) -> dict[str, int | str]:
+    """What the preset of the data set gives parameters that are not named."""
+    preset = corpora.by_name(parameters["data"]).preset
+    return {
+        "epochs": preset.scene.epochs,
+        "front_end": preset.front_end,
+        "threads": preset.threads,
+        "precision": "float32",
+    }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What makes runs comparable; its runs differ in nothing but their seed."""
+
+    title: str
+    changed: str  # parameters other than the preset's, in words
+    data: str  # fingerprint
+    tags: str | None  # fingerprint; None without tags, and for shuffled ones, which differ by seed
+
+    @classmethod
+    def of(cls, record: dict) -> "Kind":
+        """The kind of a record."""
+        parameters = record["parameters"]
+        changed = [
+            f"{name} {parameters[name]}"
+            for name, value in usual(parameters).items()
+            if parameters[name] != value
+        ]
+        tags = record["tags"]
+        known = tags and tags["source"] != "shuffled"
+        name = title(record["system"], parameters)
+        data = record["data"]["fingerprint"]
+        return cls(name, ", ".join(changed), data, tags["fingerprint"] if known else None)
+
+    @property
+    def name(self) -> str:
+        """Title and changed parameters."""
+        return ", ".join(filter(None, [self.title, self.changed]))
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one kind, in the order of their seeds."""
+
+    records: list[dict]
+    predictions: list[pd.DataFrame]  # of the official test list, sorted by filename
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """Whether each seed's SVM is right: [seeds, clips]."""
+        return np.stack([(clips["truth"] == clips["svm"]).to_numpy() for clips in self.predictions])
+
+    @property
+    def places(self) -> np.ndarray:
+        """The location of each clip."""
+        return self.predictions[0]["location"].to_numpy()
+
+    @property
+    def first(self) -> dict:
+        """The record of the first seed."""
+        return self.records[0]
+
+    @property
+    def tags(self) -> str | None:
+        """Where the tag vectors came from."""
+        return self.first["parameters"].get("tags")
+
+    def mean(self, figure: str, test_set: str = "test") -> float:
+        """A figure of the records in %, averaged over seeds."""
+        return 100 * float(np.mean([record[test_set][figure] for record in self.records]))
+
+
+def command(record: dict) -> str:
+    """The papermill line of a record, to be typed in ``notebooks/``."""
+    parameters = {k: v for k, v in record["parameters"].items() if v is not None}
+    run = cell(record["system"], {})
+    left_out = {"device"} | ({"fusion"} - run.parameters.keys())
+    defaults = usual(parameters) | {"tags": "tagger"}
+    given = {
+        name: value
+        for name, value in parameters.items()
+        if name not in left_out and defaults.get(name) != value
+    }
+    return " ".join(papermill_line(f"{run.notebook}.ipynb", "out.ipynb", given))
+
+
+class Results:
+    """The records of a data set, read once, and the tables that they give.
+
+    ``root``: the folder of results; None: ``ASC_RESULTS``. Raises ValueError, naming them, for two
+    records of the same run, and for predictions that do not match their record.
+    """
+
+    def __init__(self, data: str, root: Path | None = None):
+        self.data = data
+        self.root = root
+        self.records = read_records(data, root)
+        groups: dict[Kind, dict[int, dict]] = {}
+        for record in self.records:
+            if record["system"] == "tagger":
+                continue
+            by_seed = groups.setdefault(Kind.of(record), {})
+            first = by_seed.setdefault(record["parameters"]["seed"], record)
+            if first is not record:
+                both = f"{first['run']} and {record['run']}"
+                raise ValueError(f"{both} differ in their recipe alone: remove one record")
+        self.systems: dict[Kind, Runs] = {}
+        for kind, by_seed in groups.items():
+            records = [by_seed[seed] for seed in sorted(by_seed)]
+            self.systems[kind] = Runs(records, [self._evaluated(record) for record in records])
+
+    def _evaluated(self, record: dict) -> pd.DataFrame:
+        clips = read_predictions(record["run"], self.data, self.root).query("split == 'test'")
+        accuracy = (clips["truth"] == clips["svm"]).mean()
+        if not np.isclose(accuracy, record["test"]["accuracy"]):
+            what = f"{record['run']}.npz does not match its record"
+            raise ValueError(f"{what}: remove both, and run its cell again")
+        return clips.sort_values("filename", ignore_index=True)
+
+    @cached_property
+    def names(self) -> dict[Kind, str]:
+        """A name for each kind; equal ones are completed by the fingerprints of data and tags."""
+        count = Counter(kind.name for kind in self.systems)
+        names = {}
+        for kind in self.systems:
+            names[kind] = kind.name
+            if count[kind.name] > 1:
+                tags = f", tags {kind.tags}" if kind.tags else ""
+                names[kind] += f", data {kind.data}{tags}"
+        return names
+
+    @cached_property
+    def draws(self) -> dict[Kind, np.ndarray]:
+        """Bootstrap draws of each system's accuracy; the same places for all of one data set."""
+        found = {}
+        for data in {kind.data: None for kind in self.systems}:
+            kinds = [kind for kind in self.systems if kind.data == data]
+            correct = [self.systems[kind].correct for kind in kinds]
+            draws = stats.bootstrap(correct, self.systems[kinds[0]].places)
+            found |= dict(zip(kinds, draws))
+        return found
+
+    def _compared(self, kind: Kind, other: Kind) -> dict[str, float]:
+        one = self.systems[kind].correct
+        two = self.systems[other].correct
+        found = stats.compare(one, two, self.draws[kind], self.draws[other])
+        several = min(len(one), len(two)) > 1
+        low, high = found.interval
+        return {
+            "gain": 100 * found.difference,
+            "gain_low": 100 * low,
+            "gain_high": 100 * high,
+            "mcnemar": found.mcnemar,
+            "detectable": 100 * found.detectable if several else np.nan,
+            "p": found.p if several else np.nan,
+        }
+
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        """One row per system, figures in % on the official test list.
+
+        ``mean``, ``std`` over ``seeds``; ``low`` and ``high``: 95 %, bootstrap over locations and
+        seeds. ``gain`` with its ``gain_low`` and ``gain_high``: the difference, clip by clip, to
+        the baseline with the same data and settings; ``p``: its test, ``p_holm`` corrected for all
+        comparisons of this table; ``mcnemar`` assumes independent clips; ``detectable``: the
+        smallest gain that had an 80 % chance to be found. With one seed, intervals are over
+        locations alone, and there is no ``p``. ``test_all``: on all clips outside training.
+        """
+        rows = [self._row(kind) for kind in self.systems]
+        if not rows:
+            return pd.DataFrame()
+        table = pd.DataFrame(rows).assign(p_holm=lambda t: stats.holm(t["p"]))
+        order = ["control", "table", "fusion", *SIZES]
+        return table.sort_values(order, kind="stable").set_index("system")
+
+    def _row(self, kind: Kind) -> dict:
+        runs = self.systems[kind]
+        first = runs.first
+        seeds = [100 * record["test"]["accuracy"] for record in runs.records]
+        low, high = stats.middle(self.draws[kind])
+        row = {
+            "system": self.names[kind],
+            "changed": kind.changed,
+            "table": first["table"],
+            "command": command(first),
+            "control": first["table"] is None or runs.tags in CONTROLS,
+            **{size: first["parameters"].get(size) for size in SIZES},
+            "fusion": first["system"],
+            "tags": runs.tags,
+            "n_parameters": first["n_parameters"],
+            "macs": first["macs"],
+            "mean": runs.mean("accuracy"),
+            "softmax": runs.mean("accuracy_softmax"),
+            "best_on_test": runs.mean("accuracy_paper_protocol"),
+            "test_all": runs.mean("accuracy", "test_all"),
+            "seeds": seeds,
+            "std": np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan,
+            "low": 100 * low,
+            "high": 100 * high,
+            "p": np.nan,
+        }
+        baseline = Kind("baseline", kind.changed, kind.data, None)
+        if kind != baseline and baseline in self.systems:
+            row |= self._compared(kind, baseline)
+        return row
+
+    @cached_property
+    def contrasts(self) -> pd.DataFrame:
+        """What the tags' information does: each system against itself with other tags.
+
+        One row for every other source of tags; columns as in ``measured``.
+        """
+        own = {
+            (kind.title, kind.changed, kind.data): kind
+            for kind, runs in self.systems.items()
+            if runs.tags == "tagger"
+        }
+        rows = []
+        for kind, runs in self.systems.items():
+            system = kind.title.removesuffix(f", {runs.tags} tags")
+            same = own.get((system, kind.changed, kind.data))
+            if runs.tags in CONTROLS and same:
+                row = {"system": system, "tags": "tagger", "against": runs.tags}
+                rows.append(row | self._compared(same, kind))
+        if not rows:
+            return pd.DataFrame()
+        table = pd.DataFrame(rows).assign(p_holm=lambda t: stats.holm(t["p"]))
+        return table.set_index("system")
+
+    def paper_table(self, number: int) -> pd.DataFrame:
+        """One of the paper's Tables 2 to 5: ``published`` (TAU 2019) beside what was measured.
+
+        ``p_holm`` is corrected for the comparisons of this table. Cells without a record are NaN.
+        """
+        cells = published().query("table == @number")
+        cells = cells.rename(columns={"accuracy": "published", "system": "fusion"})
+        here = self.measured
+        if here.empty:
+            return cells.assign(mean=np.nan).set_index("fusion")
+        here = here[~here["control"] & (here["changed"] == "")]
+        columns = ["fusion", *SIZES, "mean", "std", "low", "high", *GAIN, "p", "seeds"]
+        here = here.reset_index().reindex(columns=columns)
+        here = here.astype({size: "Int64" for size in SIZES})
+        table = cells.merge(here, "left", ["fusion", *SIZES])
+        return table.assign(p_holm=stats.holm(table["p"])).set_index("fusion")
+
+    def by(self, column: str) -> pd.DataFrame:
+        """Accuracy in % of each system (rows) by "scene" or "city" of the test clips."""
+        rows = {}
+        for kind, runs in self.systems.items():
+            clips = runs.predictions[0]
+            groups = clips["city"].to_numpy()
+            if column == "scene":
+                groups = np.asarray(runs.first["labels"])[clips["truth"]]
+            rows[self.names[kind]] = pd.Series(100 * runs.correct.mean(0)).groupby(groups).mean()
+        return pd.DataFrame(rows).T
+
+    def taggers(self) -> pd.DataFrame:
+        """What each supervision gives the tagger on the test clips, as text, in training order.
+
+        lwlrap after both stages with its 95 % interval (bootstrap over recordings), its gain over
+        the row above on the same clips, and the share of clips whose most probable tag is right.
+        Seeds are averaged clip by clip.
+        """
+        epochs = corpora.find(self.data).preset.tagger.epochs
+        rows = []
+        above = None
+        for supervision in SUPERVISION:
+            options = {"supervision": supervision, "epochs": epochs}
+            runs = [
+                record
+                for record in self.records
+                if record["system"] == "tagger" and options.items() <= record["parameters"].items()
+            ]
+            if not runs:
+                continue
+            clips = [read_predictions(run["run"], self.data, self.root) for run in runs]
+            names = ("lrap", "lrap_stage_1", "top")
+            means = {name: np.mean([table[name] for table in clips], 0) for name in names}
+            evaluated = clips[0].assign(**means)
+            gain = "" if above is None else _lwlrap(evaluated, evaluated["lrap"] - above, "+")
+            chance = np.mean([run["lwlrap"]["stage 2"]["test"]["chance"] for run in runs])
+            row = {
+                "supervision": supervision.replace("_", " "),
+                "seeds": len(runs),
+                "lwlrap after stage 1": _lwlrap(evaluated, evaluated["lrap_stage_1"]),
+                "lwlrap after stage 2": _lwlrap(evaluated, evaluated["lrap"]),
+                "gain over the row above": gain,
+                "chance": f"{chance:.3f}",
+                "accuracy %": f"{100 * evaluated['top'].mean():.1f}",
+            }
+            rows.append(row)
+            above = evaluated["lrap"]
+        return pd.DataFrame(rows).set_index("supervision") if rows else pd.DataFrame()
+
+    def evidence(self) -> pd.DataFrame:
+        """One row per system: the question, the figure that answers it, and the command."""
+        table = self.measured
+        if table.empty:
+            return table
+        figures = table["mean"].map("{:.1f} %".format)
+        gains = pd.Series(_spans(table, *GAIN, sign="+"), table.index)
+        questions = []
+        for tags, fusion in zip(table["tags"], table["fusion"]):
+            known = fusion in FUSIONS
+            own = FUSIONS[fusion].question if known else "What does this fusion gain?"
+            questions.append(CONTROLS.get(tags) or own)
+        out = pd.DataFrame({"system": table.index, "figure": figures, "command": table["command"]})
+        out["figure"] += gains.map(lambda gain: gain and f", {gain}")
+        return out.set_index(pd.Index(questions, name="question"))
+
+    def drawn(self) -> dict[str, str]:
+        """All tables as CSV, by file name: what the records give, nothing else."""
+        found = {"systems": readable(self.measured), "evidence": self.evidence()}
+        found |= {"contrasts": readable_contrasts(self.contrasts), "taggers": self.taggers()}
+        for column in ("scene", "city"):
+            found[f"by_{column}"] = self.by(column).round(1).rename_axis("system")
+        for number in GRIDS:
+            grid = self.paper_table(number)
+            if grid["mean"].notna().any():
+                found[f"table{number}"] = readable_grid(grid)
+        return {f"{name}.csv": table.to_csv() for name, table in found.items() if len(table)}
+
+
+def _lwlrap(evaluated: pd.DataFrame, values: pd.Series, sign: str = "") -> str:
+    mean = np.average(values, weights=evaluated["labels"])
+    low, high = stats.lwlrap_interval(evaluated, values)
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def _texts(values: pd.Series, form: str) -> pd.Series:
+    """Numbers as text; empty for NaN; as a p value for the form "p"."""
+
+    def text(value: float) -> str:
+        if np.isnan(value):
+            return ""
+        if form == "p":
+            return "< 0.001" if value < 0.001 else f"{value:.3f}"
+        return f"{value:{form}}"
+
+    return values.map(text)
+
+
+def _spans(table: pd.DataFrame, middle: str, low: str, high: str, sign: str = "") -> list[str]:
+    """A figure and its interval as text; empty without a figure, alone without an interval."""
+    form = f"{{:{sign}.1f}}".format
+    texts = []
+    for value, *bounds in table.reindex(columns=[middle, low, high]).to_numpy(float):
+        span = "" if np.isnan(bounds).any() else f" [{', '.join(map(form, bounds))}]"
+        texts.append("" if np.isnan(value) else form(value) + span)
+    return texts
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """``measured`` as text: accuracy ± deviation [interval], gain [interval], its test, sizes."""
+    if table.empty:
+        return table
+    table = table.reindex(columns=table.columns.union(["mcnemar", "detectable"], sort=False))
+    return pd.DataFrame(
+        {
+            "seeds": table["seeds"].map(len),
+            "accuracy % [95 %]": _spans(table, "mean", "low", "high"),
+            "± over seeds": _texts(table["std"], ".1f"),
+            "gain over baseline [95 %]": _spans(table, *GAIN, sign="+"),
+            "p (Holm)": _texts(table["p_holm"], "p"),
+            "McNemar, by clip": _texts(table["mcnemar"], "p"),
+            "detectable gain": _texts(table["detectable"], ".1f"),
+            "softmax": _texts(table["softmax"], ".1f"),
+            "best on test": _texts(table["best_on_test"], ".1f"),
+            "all clips outside training": _texts(table["test_all"], ".1f"),
+            "parameters": _texts(table["n_parameters"], ","),
+            "MMAC per clip": _texts(table["macs"] / 1e6, ".0f"),
+        },
+        index=table.index,
+    )
+
+
+def brief(readable: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a page has room for."""
+    return readable[[*readable.columns[:5], "parameters"]]
+
+
+def readable_contrasts(table: pd.DataFrame) -> pd.DataFrame:
+    """``contrasts`` as text."""
+    if table.empty:
+        return table
+    out = table[["tags", "against"]].copy()
+    out["difference [95 %]"] = _spans(table, *GAIN, sign="+")
+    out["p (Holm)"] = _texts(table["p_holm"], "p")
+    out["detectable"] = _texts(table["detectable"], ".1f")
+    return out
+
+
+def readable_grid(grid: pd.DataFrame) -> pd.DataFrame:
+    """``paper_table`` as text, without the sizes that the table does not vary."""
+    out = grid[[size for size in SIZES if grid[size].notna().any()]].copy()
+    out["published, TAU 2019"] = _texts(grid["published"], ".2f")
+    out["measured % [95 %]"] = _spans(grid, "mean", "low", "high")
+    out["gain [95 %]"] = _spans(grid, *GAIN, sign="+")
+    out["p (Holm)"] = _texts(grid["p_holm"], "p")
+    return out
+
+
+def markdown(readable: pd.DataFrame) -> str:
+    """A readable table as Markdown."""
+    rows = [[readable.index.name, *readable.columns], ["---"] * (1 + len(readable.columns))]
+    rows += [[str(value) for value in row] for row in readable.reset_index().to_numpy()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

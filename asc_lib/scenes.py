@@ -1,0 +1,219 @@
+"""What a scene network is fed, how it is trained, and how it is evaluated (Sections 2.1, 4.2)."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.svm import SVC
+from torch.nn import functional as F
+
+from . import corpora, training
+from .corpora import CorpusError, SceneCorpus, store
+from .corpora.audio import RATE
+from .corpora.store import Store
+from .front_ends import pre_emphasis
+from .fusion import FUSIONS
+from .recipes import SceneRecipe
+from .scene_net import SceneNet, SceneOutput
+from .settings import Settings
+from .stats import accuracy
+from .tags.sources import open_tag_vectors
+from .tags.vectors import TagVectors
+
+KERNELS = ("rbf", "sigmoid")
+KERNEL = "rbf"  # of every figure for which nothing is chosen on test clips
+
+
+@dataclass(frozen=True)
+class SceneData:
+    """What a scene network reads: clips, their waveforms, and the tag vectors that it fuses."""
+
+    corpus: SceneCorpus
+    waveforms: Store
+    vectors: TagVectors | None  # None where the fusion reads no tags
+    recipe: SceneRecipe
+    device: str
+    reads: str = "clip"  # of the fusion (``Fusion.reads``)
+
+    @classmethod
+    def open(cls, settings: Settings) -> "SceneData":
+        """The data that a scene notebook's settings ask for, made on first use."""
+        corpus = corpora.find(settings.data).scenes()
+        waveforms = store.pack(corpus)
+        vectors = None
+        if settings.tags:
+            vectors = open_tag_vectors(settings.tags, corpus, waveforms, settings.seed)
+        reads = FUSIONS.find(settings.fusion).build.reads
+        return cls(corpus, waveforms, vectors, settings.recipe, settings.device, reads)
+
+    @property
+    def n_tags(self) -> int:
+        """Number of tags in a tag vector."""
+        return len(self.vectors.names) if self.vectors else 0
+
+    def network(self, settings: Settings) -> SceneNet:
+        """The untrained network of a scene notebook's settings, initialised by its seed."""
+        torch.manual_seed(settings.seed)
+        classes = len(self.corpus.labels)
+        sizes = settings.sizes()
+        return SceneNet(self.n_tags, classes, settings.front_end, settings.fusion, **sizes)
+
+    @cached_property
+    def source(self) -> Store:
+        """The waveforms where the device reaches them fastest: on the GPU, if they fit."""
+        return self.waveforms.nearest(self.device)
+
+    @property
+    def crop(self) -> int:
+        """Samples of a training excerpt: the recipe's, or a whole clip that is no longer."""
+        return min(self.recipe.crop, self.waveforms.samples - 1)
+
+    @property
+    def test_samples(self) -> int:
+        """Samples of a clip that evaluation reads, after pre-emphasis: the first ones."""
+        return min(self.recipe.test_samples, self.waveforms.samples - 1)
+
+    def inputs(self, rows: np.ndarray, starts: np.ndarray, length: int) -> training.Batch:
+        """Pre-emphasised excerpts [B, 2, length] from ``starts``, and the tags of their clips."""
+        raw = self.source.batch(rows, starts, length + 1)
+        if raw.device.type == "cpu" and self.device != "cpu":
+            raw = raw.pin_memory().to(self.device, non_blocking=True)
+        tags = {"tags": torch.zeros(len(rows), 0)}
+        if self.vectors:
+            seconds = self.waveforms.samples / RATE
+            tags = self.vectors.inputs(rows, self.reads, starts / RATE, seconds)
+        on_device = {name: value.to(self.device) for name, value in tags.items()}
+        return {"waveform": pre_emphasis(raw)} | on_device
+
+    def training_batches(self, seed: int, epoch: int) -> Iterator[training.Batch]:
+        """Random excerpts of the training clips in random order, with mixup from ``mixup_from``."""
+        recipe = self.recipe
+        rng = training.epoch_generator(seed, epoch)
+        order = rng.permutation(self.corpus.rows("train"))
+        targets = self.corpus.targets()
+        if len(order) < recipe.batch:
+            what = f"{self.corpus.root} has {len(order)} training clips"
+            raise CorpusError(f"{what}: a batch takes {recipe.batch}")
+        for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
+            rows = order[start : start + recipe.batch]
+            starts = rng.integers(self.waveforms.samples - self.crop, size=len(rows))
+            batch = self.inputs(rows, starts, self.crop)
+            one_hot = F.one_hot(torch.from_numpy(targets[rows]), len(self.corpus.labels))
+            batch["targets"] = one_hot.float().to(self.device)
+            if epoch >= recipe.mixup_from:
+                batch = training.mix(batch, rng.beta(recipe.mixup, recipe.mixup), rng)
+            yield batch
+
+    def loss(self, net: SceneNet, batch: training.Batch) -> torch.Tensor:
+        """Cross-entropy of the output layer, and the fusion's own term."""
+        inputs = {name: value for name, value in batch.items() if name != "targets"}
+        out = run(net, inputs, self.recipe.precision)
+        return F.cross_entropy(out.logits.float(), batch["targets"]) + net.fusion.loss(out, batch)
+
+    def optimiser(self, net: SceneNet) -> torch.optim.Optimizer:
+        """The recipe's optimiser."""
+        settings = dict(lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, amsgrad=True)
+        return torch.optim.Adam(net.parameters(), fused=True, **settings)
+
+    def whole(self, rows: np.ndarray) -> training.Batch:
+        """Inputs of whole clips, that is of their first ``test_samples`` samples."""
+        return self.inputs(rows, np.zeros(len(rows), int), self.test_samples)
+
+    def outputs(self, net: SceneNet, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Codes [len(rows), width] and scene probabilities [len(rows), scenes] of whole clips."""
+        size = inference_batch(self.device)
+        parts = (self.whole(rows[start : start + size]) for start in range(0, len(rows), size))
+        return outputs(net, parts, self.recipe.precision)
+
+    def evaluate(self, net: SceneNet) -> pd.DataFrame:
+        """Classify every clip outside the train list: one row per clip, truth and predictions.
+
+        A column for the SVM of each kernel, fitted on the training clips' codes, and ``softmax``,
+        the network's own output layer. ``svm`` is the one whose kernel was fixed beforehand.
+        """
+        targets = self.corpus.targets()
+        train = self.corpus.rows("train")
+        others = self.corpus.rows("test", "unused")
+        codes, probabilities = self.outputs(net, np.concatenate([train, others]))
+        columns = ["filename", "scene_label", "city", "location", "split"]
+        table = self.corpus.clips.iloc[others][columns].reset_index(drop=True)
+        table["truth"] = targets[others]
+        for kernel in KERNELS:
+            svm = fit_svm(codes[: len(train)], targets[train], kernel)
+            table[kernel] = svm.predict(codes[len(train) :])
+        return table.assign(svm=table[KERNEL], softmax=probabilities[len(train) :].argmax(1))
+
+    def back_end(self, net: SceneNet) -> SVC:
+        """The SVM of the kernel that was fixed beforehand, fitted on the training clips' codes."""
+        train = self.corpus.rows("train")
+        return fit_svm(self.outputs(net, train)[0], self.corpus.targets()[train])
+
+    def train(self, net: SceneNet, seed: int, checkpoint: Path | None = None) -> pd.DataFrame:
+        """Train ``net`` in place by the recipe; return the history. Resumes from ``checkpoint``.
+
+        The last epoch is not evaluated here: ``evaluate`` does that.
+        """
+        recipe = self.recipe
+        evaluated = range(recipe.eval_every, recipe.epochs, recipe.eval_every)
+        ahead = iter if self.device == "cpu" else training.prefetched  # a CPU has no time to spare
+        return training.fit(
+            net.to(self.device),
+            lambda epoch: ahead(self.training_batches(seed, epoch)),
+            self.loss,
+            self.optimiser(net),
+            epochs=recipe.epochs,
+            checkpoint=checkpoint,
+            after_epoch=lambda e: accuracies(self.evaluate(net)) if e in evaluated else {},
+        )
+
+
+def fit_svm(codes: np.ndarray, targets: np.ndarray, kernel: str = KERNEL) -> SVC:
+    """The back-end, on codes [clips, width] as they are; C = 1, gamma = 1 / (width * variance)."""
+    return SVC(kernel=kernel, C=1.0, gamma="scale").fit(codes, targets)
+
+
+def inference_batch(device: str) -> int:
+    """Whole clips in one forward pass: a processor's caches hold few."""
+    return 4 if device == "cpu" else 24
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Context in which "bfloat16" computes convolutions and matrix products; weights stay."""
+    device_type = torch.device(device).type
+    return torch.autocast(device_type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def run(net: SceneNet, inputs: training.Batch, precision: str) -> SceneOutput:
+    """The network's output for waveform and tags, computed in a precision."""
+    with autocast(inputs["waveform"].device.type, precision):
+        return net(**inputs)
+
+
+@torch.no_grad()
+def outputs(
+    net: SceneNet, batches: Iterable[training.Batch], precision: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes [clips, width] and scene probabilities [clips, scenes] of batches; float32."""
+    net.eval()
+    found = [run(net, batch, precision) for batch in batches]
+    codes = torch.cat([out.code.float().cpu() for out in found])
+    probabilities = torch.cat([out.logits.float().softmax(1).cpu() for out in found])
+    return codes.numpy(), probabilities.numpy()
+
+
+def test_sets(evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The two test sets of evaluated clips: the official list, and all outside the train list."""
+    return {"test": evaluated[evaluated["split"] == "test"], "test_all": evaluated}
+
+
+def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
+    """Accuracy on both test sets with each kernel, from which the paper's protocol selects."""
+    found = {}
+    for name, part in test_sets(evaluated).items():
+        for kernel in KERNELS:
+            found[f"{name}_{kernel}"] = accuracy(part["truth"], part[kernel])
+    return found

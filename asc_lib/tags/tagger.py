@@ -1,0 +1,93 @@
+"""A trained tagger: the networks of all folds, and the tag vectors they give (Section 2.2)."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..corpora import SceneCorpus
+from ..corpora.audio import RATE, resampled
+from ..corpora.store import Store
+from ..recipes import TAG_RATE, TaggerSizes
+from ..tagging_net import MelSpectrogram, TaggingNet, standardised_decibels
+
+
+def tag(net: TaggingNet, mel: torch.Tensor) -> torch.Tensor:
+    """Tag vectors [B, c] of linear mel power [B, bands, frames]: the curated head's sigmoid."""
+    with torch.no_grad():
+        image = standardised_decibels(mel.contiguous().to(next(net.parameters()).device))
+        return net.eval()(image).sigmoid().cpu()
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """Trained networks, one per fold; the network of fold k has not heard any clip of fold k."""
+
+    nets: dict[int, TaggingNet]
+    tags: list[str]
+    sizes: TaggerSizes
+
+    def unbiased(self, fold: int) -> tuple[int, ...]:
+        """Folds whose networks may tag recordings of ``fold``: its own, or all if none heard it."""
+        return (fold,) if fold in self.nets else tuple(self.nets)
+
+    def probabilities(self, mel: torch.Tensor, folds: tuple[int, ...]) -> torch.Tensor:
+        """Tag vectors [B, c] of linear mel power [B, bands, frames]: the mean over networks."""
+        return torch.stack([tag(self.nets[fold], mel) for fold in folds]).mean(0)
+
+    def tag_clips(self, mels: list[torch.Tensor], folds: np.ndarray) -> np.ndarray:
+        """Tag vectors [clips, c] of tag clips, each from networks that have not heard its fold."""
+        vectors = [
+            self.probabilities(mel[None], self.unbiased(int(fold)))
+            for mel, fold in zip(mels, folds)
+        ]
+        return torch.cat(vectors).numpy()
+
+    def tag_waveforms(self, clips: torch.Tensor, fold: int = -1) -> torch.Tensor:
+        """Tag vectors [B, c] of int16 clips [B, channels, T] at 48 kHz, mixed to mono."""
+        mono = clips.cpu().float().mean(1).numpy() / 2**15
+        waveform = torch.from_numpy(resampled(mono, RATE, TAG_RATE))
+        device = next(next(iter(self.nets.values())).parameters()).device
+        mel = MelSpectrogram(self.sizes).to(device)(waveform.to(device))
+        return self.probabilities(mel, self.unbiased(fold))
+
+    def tag_scenes(
+        self, corpus: SceneCorpus, waveforms: Store, rows: np.ndarray, batch: int = 8
+    ) -> np.ndarray:
+        """Tag vectors [len(rows), c] of scene clips, from networks that have not heard them."""
+        folds = corpus.clips["fold"].to_numpy()[rows]
+        out = np.zeros((len(rows), len(self.tags)), "float32")
+        for fold in np.unique(folds):
+            places = np.flatnonzero(folds == fold)
+            for start in range(0, len(places), batch):
+                part = places[start : start + batch]
+                clips = waveforms.whole(rows[part])
+                out[part] = self.tag_waveforms(clips, int(fold)).numpy()
+        return out
+
+    def to(self, device: str) -> "Tagger":
+        """The same tagger on a device."""
+        nets = {fold: net.to(device) for fold, net in self.nets.items()}
+        return Tagger(nets, self.tags, self.sizes)
+
+    def save(self, folder: Path) -> None:
+        """Write the networks (safetensors) and what they are (JSON) into a new folder."""
+        folder.mkdir(parents=True)
+        for fold, net in self.nets.items():
+            save_file(net.state_dict(), folder / f"fold{fold}.safetensors")
+        about = {"tags": self.tags, "sizes": asdict(self.sizes), "folds": list(self.nets)}
+        (folder / "tagger.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tagger":
+        """Read what ``save`` wrote."""
+        about = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in about["sizes"].items()}
+        sizes = TaggerSizes(**values)
+        nets = {fold: TaggingNet(len(about["tags"]), sizes) for fold in about["folds"]}
+        for fold, net in nets.items():
+            net.load_state_dict(load_file(folder / f"fold{fold}.safetensors"))
+        return cls(nets, about["tags"], sizes)

@@ -1,0 +1,1 @@
+"""A trained system: saved, loaded, asked about recordings, exported, explored."""

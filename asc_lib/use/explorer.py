@@ -1,0 +1,327 @@
+"""Widgets: the attention explorer, and a system's answers for recordings."""
+
+import html
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+from matplotlib.figure import Figure
+
+from .. import plots
+from ..corpora.audio import RATE
+from ..scenes import SceneData
+from .system import System, UnfitSystem, load, saved
+from .what_if import (
+    CachedClip,
+    answers,
+    clip_table,
+    drawing,
+    feature_maps,
+    top_tags,
+    window_of,
+)
+
+SHOWN_TAGS = 6
+STEP = 0.01
+ALL = "all"
+WIDE = {"description_width": "9em"}
+LONG = widgets.Layout(width="48em", max_width="calc(100% - 4px)")
+ROW = widgets.Layout(flex_flow="row wrap")
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the picture that a widget shows."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=85)
+    return buffer.getvalue()
+
+
+def _picture() -> widgets.Image:
+    return widgets.Image(format="png", layout={"max_width": "100%", "width": "max-content"})
+
+
+def _fill(choice: widgets.Dropdown, options: list, index: int = 0) -> None:
+    """Give a menu new options and choose one; an empty menu would choose none by itself."""
+    choice.options = options
+    choice.index = index if options else None
+
+
+class WhatIf(widgets.VBox):
+    """A slider for each of a clip's top tags and one for any other; the network's new answer."""
+
+    def __init__(self, names: list[str]):
+        self.names = names
+        self.cached: CachedClip | None = None
+        self.tags: torch.Tensor | None = None
+        self._drawing = None
+        self._quiet = False
+        options = dict(min=0.0, max=1.0, step=STEP, style=WIDE, layout={"width": "24em"})
+        self.sliders = [widgets.FloatSlider(**options) for _ in range(min(SHOWN_TAGS, len(names)))]
+        self.other = widgets.Dropdown(options=sorted(names), description="any tag", style=WIDE)
+        self.other_slider = widgets.FloatSlider(**options, description="its probability")
+        self.reset_button = widgets.Button(
+            description="reset", tooltip="back to the clip's own tags"
+        )
+        self.readout = widgets.HTML()
+        self.picture = _picture()
+        for slider in (*self.sliders, self.other_slider):
+            slider.observe(self._moved, "value")
+        self.other.observe(lambda change: self._place(), "value")
+        self.reset_button.on_click(lambda button: self.reset())
+        controls = (
+            [*self.sliders, self.other, self.other_slider, self.reset_button] if names else []
+        )
+        super().__init__([widgets.Box(controls, layout=ROW), self.readout, self.picture])
+
+    def show(self, clip: CachedClip) -> None:
+        """Show one clip."""
+        self.cached = clip
+        self._drawing = drawing(clip)
+        order = np.argsort(-clip.tags[0].cpu().numpy(), kind="stable")
+        for slider, k in zip(self.sliders, order):
+            slider.description = self.names[k]
+        shown = {slider.description for slider in self.sliders}
+        others = [name for name in sorted(self.names) if name not in shown]
+        with self._silently():
+            self.other.options = others or sorted(self.names)
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the clip's own tag vector, to the last bit (a slider shows it rounded)."""
+        self.tags = self.cached.tags.clone()
+        self._place()
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw the network's answer for the tags as they are now."""
+        scenes, now = answers(self.cached, self.tags)
+        self._drawing.show(scenes, now)
+        self.picture.value = self._drawing.png()
+        lines = [
+            f"<b>{scene}</b> {100 * row['now']:.1f} % (own tags: {100 * row['own tags']:.1f} %)"
+            for scene, row in scenes.nlargest(3, "now").iterrows()
+        ]
+        own = self.cached.tags[0]
+        moved = [
+            f"{self.names[k]} {own[k]:.2f} → {self.tags[0, k]:.2f}"
+            for k in torch.nonzero(self.tags[0] != own).flatten().tolist()
+        ]
+        changed = f"<br>changed: {', '.join(moved)}" if moved else ""
+        self.readout.value = ", ".join(lines) + changed
+
+    def _value(self, name: str) -> float:
+        return float(self.tags[0, self.names.index(name)])
+
+    def _place(self) -> None:
+        with self._silently():
+            for slider in self.sliders:
+                slider.value = self._value(slider.description)
+            if self.names:
+                self.other_slider.value = self._value(self.other.value)
+
+    def _moved(self, change: dict) -> None:
+        if self._quiet:
+            return
+        other = change["owner"] is self.other_slider
+        name = self.other.value if other else change["owner"].description
+        # A browser sends back what it was given, rounded: that is no change.
+        if abs(change["new"] - self._value(name)) >= STEP / 2:
+            self.tags[0, self.names.index(name)] = change["new"]
+            self.draw()
+
+    @contextmanager
+    def _silently(self) -> Iterator[None]:
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+
+class Explorer(widgets.VBox):
+    """Choose a test clip, hear it, see the network's answer, and change its tags.
+
+    ``evaluated``: of ``SceneData.evaluate``.
+    """
+
+    def __init__(self, trained: System, scenes: SceneData, evaluated: pd.DataFrame):
+        self.system = trained
+        self.scenes = scenes
+        self.table = clip_table(trained, scenes, evaluated)
+        choose = self._chooser
+        self.scene = choose("scene", self.table["scene"])
+        self.city = choose("city", self.table["city"])
+        self.outcome = choose("SVM is", ["right", "wrong"])
+        self.order = widgets.Dropdown(
+            options=["changed most", "name"], description="order", style=WIDE
+        )
+        self.clip = widgets.Dropdown(description="clip", style=WIDE, layout=LONG)
+        self.audio = widgets.Audio(autoplay=False, loop=False)
+        self.sound = _picture()
+        self.tags = _picture()
+        self.features = _picture()
+        self.what_if = WhatIf(trained.tags)
+        for menu in (self.scene, self.city, self.outcome, self.order):
+            menu.observe(lambda change: self._list(), "value")
+        self.clip.observe(lambda change: self._show(), "value")
+        filters = widgets.Box([self.scene, self.city, self.outcome, self.order], layout=ROW)
+        pictures = [self.sound, self.tags, self.what_if, self.features]
+        super().__init__([filters, self.clip, self.audio, *pictures])
+        self._list()
+
+    @staticmethod
+    def _chooser(name: str, values: object) -> widgets.Dropdown:
+        return widgets.Dropdown(options=[ALL, *sorted(set(values))], description=name, style=WIDE)
+
+    def chosen(self) -> pd.DataFrame:
+        """The clips that pass the filters, in the chosen order."""
+        table = self.table
+        for column, wanted in (("scene", self.scene.value), ("city", self.city.value)):
+            table = table if wanted == ALL else table[table[column] == wanted]
+        if self.outcome.value != ALL:
+            table = table[table["right"] == (self.outcome.value == "right")]
+        by_name = self.order.value == "name"
+        return table.sort_values(
+            "filename" if by_name else "change", ascending=by_name, kind="stable"
+        )
+
+    def _list(self) -> None:
+        rows = self.chosen()
+        words = [
+            f"{clip.filename}: {'✓' if clip.right else '✗ predicted ' + clip.predicted}, "
+            f"changed {100 * clip.change:.0f} %"
+            for clip in rows.itertuples()
+        ]
+        _fill(self.clip, list(zip(words, rows["row"].tolist())))
+
+    def _show(self) -> None:
+        row = self.clip.value
+        if row is None:
+            return
+        name = self.scenes.corpus.clips["filename"][row]
+        waveform = np.asarray(self.scenes.waveforms.waveforms[row])
+        clip = CachedClip.of(self.system, self.scenes.whole(np.array([row])))
+        present = {name: self.scenes.corpus.sounds_in(row)}
+        self.audio.value = wav(waveform)
+        self.sound.value = png(plots.clip(waveform, RATE, name))
+        vectors = {name: clip.tags[0].cpu().numpy()}
+        self.tags.value = png(plots.tags(vectors, self.system.tags, present))
+        features = feature_maps(clip)
+        self.features.value = png(features) if features else b""
+        self.what_if.show(clip)
+
+
+class Recordings(widgets.VBox):
+    """Upload recordings, or name a file or a folder, and see a system's answer for each window."""
+
+    def __init__(self, folder: Path):
+        self.files = {}
+        self._folder = tempfile.TemporaryDirectory()
+        folders = dict.fromkeys([Path(folder), *saved()])
+        self.folder = widgets.Dropdown(
+            options=[(path.name, path) for path in folders], description="system", style=WIDE
+        )
+        self.folder.layout = LONG
+        self.upload = widgets.FileUpload(
+            multiple=True, description="upload recordings", layout={"width": "16em"}
+        )
+        self.path = widgets.Text(
+            description="or a path", placeholder="a file or folder", continuous_update=False
+        )
+        self.report = widgets.HTML()
+        self.recording = widgets.Dropdown(description="recording", style=WIDE)
+        self.window = widgets.Dropdown(description="window", style=WIDE)
+        self.line = _picture()
+        self.tags = _picture()
+        self.folder.observe(lambda change: self._use(), "value")
+        self.upload.observe(lambda change: self._uploaded(), "value")
+        self.path.observe(lambda change: self._named(), "value")
+        self.recording.observe(lambda change: self._show(), "value")
+        self.window.observe(lambda change: self._show_window(), "value")
+        super().__init__()
+        self._use()
+
+    def _use(self) -> None:
+        """Take the chosen system, and classify the recordings so far."""
+        self.trained = load(self.folder.value)
+        self.predictions = {}
+        self.what_if = WhatIf(self.trained.tags)
+        top = [self.folder, widgets.Box([self.upload, self.path], layout=ROW), self.report]
+        self.children = [*top, self.recording, self.line, self.tags, self.window, self.what_if]
+        if self.files:
+            self.add(self.files)
+
+    def add(self, files: dict[str, Path]) -> None:
+        """Classify recordings, by the names to show; unusable ones are listed with the reason."""
+        self.files = self.files | files
+        try:
+            found, unfit = self.trained.predict_each(files.values())
+        except UnfitSystem as error:
+            self.report.value = html.escape(str(error))
+            return
+        lines = []
+        for name, path in files.items():
+            if path in unfit:
+                self.predictions.pop(name, None)  # of another file of this name
+                lines.append(f"✗ {unfit[path].replace(str(path), name)}")
+                continue
+            self.predictions[name] = found[path]
+            lines.append("; it ".join([f"{name}: {found[path].scene}", *found[path].notes]))
+        self.report.value = "<br>".join(map(html.escape, lines)) or "no file there"
+        shown = [name for name in files if name in self.predictions]
+        if shown:
+            _fill(self.recording, list(self.predictions), list(self.predictions).index(shown[-1]))
+            self._show()
+
+    def _named(self) -> None:
+        try:
+            self.add(found_in(self.path.value))
+        except (OSError, RuntimeError) as error:  # a name too long, a user who is not there
+            self.report.value = html.escape(f"✗ {self.path.value}: {error}")
+
+    def _uploaded(self) -> None:
+        files = {}
+        for number, upload in enumerate(self.upload.value, len(self.files)):
+            name = Path(upload["name"]).name
+            files[name] = Path(self._folder.name) / f"{number}-{name}"
+            files[name].write_bytes(upload["content"])
+        self.add(files)
+
+    def _show(self) -> None:
+        found = self.predictions.get(self.recording.value)
+        if found is None:
+            return
+        windows = found.windows()
+        self.line.value = png(plots.timeline(windows, self.trained.labels))
+        self.tags.value = png(top_tags(found, self.recording.value)) if self.trained.tags else b""
+        starts = [(f"from {start:.4g} s", k) for k, start in enumerate(windows["start"])]
+        _fill(self.window, starts)
+        self._show_window()
+
+    def _show_window(self) -> None:
+        if self.window.value is not None:
+            found = self.predictions[self.recording.value]
+            self.what_if.show(window_of(found, self.window.value))
+
+
+def found_in(path: str) -> dict[str, Path]:
+    """The file at a path, or those of the folder there, by name; none for an empty path."""
+    if not str(path).strip():
+        return {}
+    place = Path(path).expanduser()
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    return {file.name: file for file in files if not file.is_dir() or file == place}
+
+
+def wav(waveform: np.ndarray) -> bytes:
+    """An int16 clip [channels, samples] at 48 kHz as a WAV file."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.ascontiguousarray(waveform.T), RATE, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()

@@ -1,0 +1,383 @@
+"""A trained system as one folder: network, back-end and tagger, saved, loaded, asked.
+
+The folder holds safetensors, skops and JSON only, with a digest of every file: nothing in it is
+unpickled, and what does not match its digest is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from sklearn.svm import SVC
+
+from .. import corpora, training
+from ..corpora.audio import RATE, AudioError, Recording
+from ..files import fingerprint, first_line, results_root, write_text, written_whole
+from ..front_ends import pre_emphasis
+from ..runs import records, tables
+from ..scene_net import SceneNet, n_parameters
+from ..scenes import SceneData, autocast, inference_batch
+from ..settings import Settings
+from ..tags.hub import HubTagger
+from ..tags.sources import saved_tagger
+from ..tags.tagger import Tagger
+from ..tags.vectors import as_read
+
+VERSION = 2  # of the folder's layout
+ABOUT = "system.json"
+NETWORK = "network.safetensors"
+BACK_END = "svm.skops"
+CARD = "README.md"
+TAGGER = "tagger"
+
+
+class UnfitSystem(ValueError):
+    """A folder that is not a system, or a system that cannot do what is asked, and why."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A trained network with its back-end and its tagger."""
+
+    net: SceneNet
+    back_end: SVC
+    tagger: Tagger | HubTagger | None  # None: its tags, if it reads any, were no tagger's
+    about: dict  # of ``system.json``
+    device: str = "cpu"
+
+    @property
+    def labels(self) -> list[str]:
+        """Scenes, in the order of the probabilities."""
+        return self.about["labels"]
+
+    @property
+    def tags(self) -> list[str]:
+        """Tags, in the order of the tag vector; none where the network reads none."""
+        return self.about["tags"]["names"]
+
+    @property
+    def heads(self) -> int:
+        """Heads of the attention map."""
+        return self.about["sizes"].get("heads", 1)
+
+    @property
+    def samples(self) -> int:
+        """Length of the clips that it was trained for, at 48 kHz."""
+        return self.about["samples"]
+
+    def to(self, device: str) -> "System":
+        """The same system on a device."""
+        tagger = self.tagger and self.tagger.to(device)
+        return System(self.net.to(device), self.back_end, tagger, self.about, device)
+
+    def inputs(self, clips: np.ndarray) -> training.Batch:
+        """What the network reads of int16 clips [B, 2, samples] at 48 kHz: waveform, tags, times.
+
+        Raises UnfitSystem where its tag vectors were not a tagger's.
+        """
+        raw = torch.from_numpy(clips).to(self.device)
+        reads = self.net.fusion.reads
+        vectors = torch.zeros(len(clips), 0)
+        if reads != "nothing":
+            if not self.tagger:
+                source = self.about["tags"]["source"]
+                raise UnfitSystem(
+                    f"{self.about['run']} was trained with the tag vectors '{source}', which other "
+                    "recordings do not have: choose a system trained with tags = 'tagger'"
+                )
+            vectors = self.tagger.tag_waveforms(raw)
+        times = np.array([[0.0, clips.shape[-1] / RATE]])
+        tags = as_read(vectors[:, None], times, reads, np.zeros(len(clips)))
+        waveform = pre_emphasis(raw)[..., : self.about["test_samples"]]
+        return {"waveform": waveform} | {k: v.to(self.device) for k, v in tags.items()}
+
+    def autocast(self) -> torch.autocast:
+        """Context in which the network computes in the precision that it was trained in."""
+        return autocast(self.device, self.about["parameters"]["precision"])
+
+    @torch.no_grad()
+    def classify(self, clips: np.ndarray) -> "Classified":
+        """Probabilities, back-end's scenes and tag vectors of int16 clips [B, 2, samples]."""
+        inputs = self.inputs(clips)
+        with self.autocast():
+            out = self.net.eval()(**inputs)
+        probabilities = out.logits.float().softmax(1).cpu().numpy()
+        scenes = self.back_end.predict(out.code.float().cpu().numpy())
+        tags = inputs["tags"] if inputs["tags"].ndim == 2 else inputs["tags"].mean(1)
+        return Classified(probabilities, scenes, tags.cpu().numpy())
+
+    def predict(self, path: Path) -> "Prediction":
+        """Classify a recording of any rate, channels and length, in windows of a training clip.
+
+        Raises AudioError, naming the file, where it is unusable.
+        """
+        recording = Recording.open(path, self.samples)
+        size = inference_batch(self.device)
+        parts = []
+        silent = True
+        for start in range(0, len(recording.starts), size):
+            numbers = range(start, min(start + size, len(recording.starts)))
+            clips = np.stack([recording.window(number) for number in numbers])
+            parts.append(self.classify(clips))
+            silent = silent and not clips.any()
+        notes = recording.conversions + ["is silent: every sample is 0"] * silent
+        classified = Classified(*map(np.concatenate, zip(*parts)))
+        return Prediction(self, recording, classified, notes)
+
+    def predict_each(
+        self, paths: Iterable[Path]
+    ) -> tuple[dict[Path, "Prediction"], dict[Path, str]]:
+        """``predict`` for several recordings, and why the others are unusable."""
+        found = {}
+        unfit = {}
+        for path in paths:
+            try:
+                found[path] = self.predict(path)
+            except (AudioError, OSError) as error:
+                unfit[path] = " ".join(str(error).split())
+        return found, unfit
+
+
+class Classified(NamedTuple):
+    """A system's answers for clips."""
+
+    probabilities: np.ndarray  # [B, scenes], the network's output layer
+    scenes: np.ndarray  # [B], the back-end's
+    tags: np.ndarray  # [B, c]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A system's answer for a recording, window by window."""
+
+    system: System
+    recording: Recording
+    classified: Classified  # of its windows
+    notes: list[str]  # conversions and doubts
+
+    @property
+    def file(self) -> str:
+        """Its path."""
+        return str(self.recording.path)
+
+    @cached_property
+    def probabilities(self) -> pd.Series:
+        """Probability of each scene: the mean over windows."""
+        return pd.Series(self.classified.probabilities.mean(0), self.system.labels)
+
+    @cached_property
+    def scene(self) -> str:
+        """The back-end's scene in most windows; of equals, the more probable one."""
+        votes = np.bincount(self.classified.scenes, minlength=len(self.system.labels))
+        return self.system.labels[np.lexsort((self.probabilities, votes))[-1]]
+
+    @cached_property
+    def tags(self) -> pd.Series:
+        """Probability of each tag, the mean over windows, most probable first."""
+        means = pd.Series(self.classified.tags.mean(0), self.system.tags)
+        return means.sort_values(ascending=False)
+
+    def windows(self) -> pd.DataFrame:
+        """One row per window: start and end (s), the back-end's scene, and all probabilities."""
+        start = np.array(self.recording.starts) / self.recording.rate
+        end = np.minimum(start + self.system.samples / RATE, self.recording.seconds)
+        scene = np.asarray(self.system.labels)[self.classified.scenes]
+        table = pd.DataFrame({"start": start, "end": end, "scene": scene})
+        probabilities = pd.DataFrame(self.classified.probabilities, columns=self.system.labels)
+        return table.join(probabilities)
+
+    def described(self) -> dict:
+        """The same as plain values, for JSON."""
+        return {
+            "file": self.file,
+            "scene": self.scene,
+            "probabilities": _rounded(self.probabilities),
+            "tags": _rounded(self.tags.head(10)),
+            "seconds": round(self.recording.seconds, 3),
+            "windows": [_rounded(row) for row in self.windows().to_dict("records")],
+            "notes": self.notes,
+            "system": self.system.about["run"],
+        }
+
+
+def _rounded(values) -> dict:
+    return {k: v if isinstance(v, str) else round(float(v), 6) for k, v in values.items()}
+
+
+class Trained(NamedTuple):
+    """What a scene notebook has trained, and where it is saved."""
+
+    net: SceneNet
+    history: pd.DataFrame
+    evaluated: pd.DataFrame
+    record: dict
+    folder: Path
+
+
+def train_and_save(settings: Settings, scenes: SceneData) -> Trained:
+    """Train, evaluate, record and save a system: the steps of notebook 02, in one call."""
+    net = scenes.network(settings)
+    run = records.scene_run(settings, scenes.waveforms, scenes.vectors)
+    print(f"{run}: {n_parameters(net):,} parameters")
+    history = scenes.train(net, settings.seed, records.checkpoint(run))
+    evaluated = scenes.evaluate(net)
+    record = records.write_scene_record(settings, scenes, net, history, evaluated)
+    return Trained(net, history, evaluated, record, save(settings, scenes, net, record))
+
+
+def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> Path:
+    """Save what a scene notebook trained, as a folder beside its record; return the folder.
+
+    The back-end is fitted on the training clips' codes, as for the record.
+    """
+    import skops.io  # takes seconds; training does without it
+
+    vectors = scenes.vectors
+    tags = (record["tags"] or {"source": None}) | {"names": vectors.names if vectors else []}
+    if vectors and isinstance(vectors.tagger, HubTagger):
+        tags["model"] = vectors.tagger.fingerprint
+    copied = ("run", "system", "parameters", "labels", "data", "n_parameters", "macs")
+    about = {
+        "version": VERSION,
+        "n_tags": net.n_tags,
+        "sizes": settings.sizes(),
+        "samples": scenes.waveforms.samples,
+        "test_samples": scenes.test_samples,
+        "tags": tags,
+        **{name: record[name] for name in (*copied, "test", "test_all", "environment")},
+    }
+    path = results_root() / settings.data_name / "systems" / record["run"]
+    with written_whole(path) as folder:
+        folder.mkdir()
+        weights = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}
+        safetensors.torch.save_file(weights, folder / NETWORK)
+        skops.io.dump(scenes.back_end(net), folder / BACK_END)
+        if vectors and vectors.tagger:
+            vectors.tagger.save(folder / TAGGER)
+        (folder / CARD).write_text(card(about), encoding="utf-8")
+        files = {name: _digest(folder / name) for name in _files(folder)}
+        write_text(folder / ABOUT, json.dumps(_sealed(about | {"files": files}), indent=1))
+    return path
+
+
+def _files(folder: Path) -> list[str]:
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
+
+def _sealed(about: dict) -> dict:
+    unsealed = {name: value for name, value in about.items() if name != "seal"}
+    return unsealed | {"seal": fingerprint(unsealed)}
+
+
+def card(about: dict) -> str:
+    """The model card: what the system is, what trained it, how accurate it is, its limits."""
+    data = about["data"]
+    test = about["test"]
+    tags = about["tags"]
+    low, high = (100 * bound for bound in test["interval"])
+    composed = corpora.by_name(data["name"]).composed
+    caveat = " Its scenes are composed: no figure here is a result on TAU 2019." * composed
+    sizes = "".join(f", {name} {value}" for name, value in about["sizes"].items())
+    places = f"{test['clips']} test clips of {test['locations']} locations"
+    how = "SVM; nothing chosen on them; 95 %, bootstrap over locations"
+    rows = {
+        "system": about["system"] + sizes,
+        "front-end": about["parameters"]["front_end"],
+        "parameters": f"{about['n_parameters']:,} (without the tagger)",
+        "multiply-adds per clip": f"{about['macs']:,}",
+        "input": f"clips of {about['samples'] / RATE:g} s, 48 kHz, two channels",
+        "tag vectors": f"{tags['source'] or 'none'} ({len(tags['names'])} tags)",
+        "training data": f"{data['name']}, {data['clips']['train']} clips, {data['fingerprint']}",
+        "accuracy": f"{100 * test['accuracy']:.1f} % ({low:.1f} to {high:.1f}) on {places} ({how})",
+        "scenes": ", ".join(about["labels"]),
+    }
+    table = tables.markdown(pd.DataFrame({"value": rows}).rename_axis(""))
+    return f"# {about['run']}\n\n{table}\n\nSaved by `asc_lib` (Jung et al. 2020).{caveat}\n"
+
+
+def load(folder: Path | str, device: str = "auto") -> System:
+    """Load a system that ``save`` wrote.
+
+    Raises UnfitSystem, saying why, for a folder that is incomplete, changed, of another version, or
+    holds a file that ``save`` did not write.
+    """
+    import skops.io
+
+    folder = Path(folder)
+    about = _about(folder)
+    device = training.default_device() if device == "auto" else device
+    front_end = about["parameters"]["front_end"]
+    try:
+        net = SceneNet(
+            about["n_tags"], len(about["labels"]), front_end, about["system"], **about["sizes"]
+        )
+        weights = safetensors.torch.load_file(folder / NETWORK)
+        if about["version"] == 1:  # before front-ends were modules of their own
+            weights = {_renamed(name): value for name, value in weights.items()}
+        net.load_state_dict(weights)
+        unknown = skops.io.get_untrusted_types(file=folder / BACK_END)
+        if unknown:
+            raise ValueError(f"{BACK_END} holds {', '.join(unknown)}")
+        back_end = skops.io.load(folder / BACK_END)
+        tags = about["tags"]
+        tagger = saved_tagger(tags["source"] or "", folder / TAGGER, tags.get("model"))
+    except Exception as error:  # of three libraries, each with its own kinds
+        raise UnfitSystem(f"{folder} cannot be loaded: {first_line(error)}") from None
+    return System(net.eval(), back_end, tagger, about).to(device)
+
+
+def _renamed(name: str) -> str:
+    in_front = name.split(".")[0] in ("stem", "stem_bn", "blocks", "last")
+    return f"front_end.{name}" if in_front else name
+
+
+def _about(folder: Path) -> dict:
+    def refuse(why: str) -> None:
+        raise UnfitSystem(f"{folder} is not a system that can be loaded: {why}")
+
+    if not (folder / ABOUT).is_file():
+        where = f"notebooks 02 to 05 save one under {results_root()}, in systems/"
+        refuse(f"it has no {ABOUT} ({where})")
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        version = about["version"]
+        files = about["files"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        refuse(f"{ABOUT} is incomplete or damaged: save the system again")
+    if version not in (1, VERSION):
+        what = f"its layout has version {version}, this code reads up to {VERSION}"
+        refuse(f"{what}: train it again, or check out the matching version")
+    if about != _sealed(about):
+        refuse(f"{ABOUT} was changed after it was saved")
+    there = set(_files(folder)) - {ABOUT}
+    missing = sorted(files.keys() - there)
+    if missing:
+        refuse(f"{', '.join(missing)} is missing")
+    extra = sorted(there - files.keys())
+    if extra:
+        refuse(f"it holds {', '.join(extra)}, which was not saved with it")
+    changed = [name for name in files if _digest(folder / name) != files[name]]
+    if changed:
+        refuse(f"{', '.join(changed)} was changed or cut short after it was saved")
+    return about
+
+
+def saved() -> list[Path]:
+    """Folders of the systems under ``ASC_RESULTS``, newest first."""
+    found = results_root().glob(f"*/systems/*/{ABOUT}")
+    newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent for path in newest]

@@ -1,0 +1,165 @@
+"""What a clip's tags do in a trained network, in numbers and still pictures."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from .. import plots, training
+from ..scene_net import SceneNet, SceneOutput
+from ..scenes import SceneData, inference_batch
+from .system import Prediction, System
+
+
+@dataclass(frozen=True)
+class CachedClip:
+    """Clips whose feature maps have been computed once; their tags may then be changed."""
+
+    system: System
+    feature_map: torch.Tensor | None  # [B, f, t]
+    tags: torch.Tensor  # [B, c], or windows [B, w, c]
+    times: torch.Tensor | None = None  # [B, w, 2], of windows
+
+    @classmethod
+    def of(cls, trained: System, inputs: training.Batch) -> "CachedClip":
+        """From the inputs of the network: waveform and tags, as ``SceneData.whole`` gives them."""
+        with torch.no_grad(), trained.autocast():
+            feature_map = trained.net.eval().feature_map(inputs["waveform"])
+        return cls(trained, feature_map, inputs["tags"], inputs.get("times"))
+
+    def output(self, tags: torch.Tensor | None = None, attention: bool = True) -> SceneOutput:
+        """The network's own output for these tags (default: the clip's own).
+
+        Without ``attention``: for the map that prefers no filter, with equal weights h / f.
+        """
+        tags = self.tags if tags is None else tags
+        with torch.no_grad(), self.system.autocast():
+            out = self.system.net.fuse(self.feature_map, tags, self.times)
+            if attention or out.attention_map is None:
+                return out
+            level = out.attention_map.mean(-1, keepdim=True).expand_as(out.attention_map)
+            return self.system.net.fuse(self.feature_map, tags, self.times, level)
+
+
+def probabilities(out: SceneOutput) -> np.ndarray:
+    """Scene probabilities [B, scenes] of an output."""
+    return out.logits.float().softmax(1).cpu().numpy()
+
+
+def clip_table(trained: System, scenes: SceneData, evaluated: pd.DataFrame) -> pd.DataFrame:
+    """The test clips: row, filename, scene, city, predicted (by the SVM), right, change.
+
+    ``evaluated``: of ``SceneData.evaluate``. ``change``: half the sum of the absolute differences
+    between a clip's scene probabilities with and without attention, 0 to 1.
+    """
+    test = evaluated[evaluated["split"] == "test"]
+    rows = scenes.corpus.rows("test")
+    size = inference_batch(scenes.device)
+    changes = []
+    for start in range(0, len(rows), size):
+        clip = CachedClip.of(trained, scenes.whole(rows[start : start + size]))
+        apart = probabilities(clip.output()) - probabilities(clip.output(attention=False))
+        changes.append(np.abs(apart).sum(1) / 2)
+    table = test[["filename", "city"]].reset_index(drop=True)
+    predicted = np.asarray(trained.labels)[test["svm"]]
+    table = table.assign(scene=test["scene_label"].to_numpy(), predicted=predicted, row=rows)
+    return table.assign(right=table["scene"] == predicted, change=np.concatenate(changes))
+
+
+def maps(net: SceneNet, tags: np.ndarray) -> np.ndarray | None:
+    """Attention maps [clips, f] of tag vectors [clips, c]; None where the fusion makes none."""
+    with torch.no_grad():
+        weights = net.fusion.weights(net.fusion.prepare(_tensor(net, tags)))
+    return None if weights is None else weights.cpu().numpy()
+
+
+def sensitivity(net: SceneNet, tags: np.ndarray, names: list[str], by: float = 0.1) -> pd.DataFrame:
+    """First-order change (%) of a filter's weight when a tag's probability rises by ``by``.
+
+    [tags, filters]: the Jacobian of the attention map, divided by the map; the mean over the tag
+    vectors [clips, c].
+    """
+
+    def log_map(vector: torch.Tensor) -> torch.Tensor:
+        return net.fusion.weights(net.fusion.prepare(vector[None]))[0].log()
+
+    jacobian = torch.func.vmap(torch.func.jacrev(log_map))
+    total = sum(jacobian(part).detach().sum(0) for part in _tensor(net, tags).split(64))
+    return pd.DataFrame(100 * by * (total / len(tags)).T.cpu().numpy(), index=names)
+
+
+def distances(
+    weights: np.ndarray, scenes: np.ndarray, labels: list[str], heads: int
+) -> pd.DataFrame:
+    """Distances (%) between the mean attention maps [clips, f] of scenes: [scenes, scenes].
+
+    Half the sum of absolute differences in each head (0: alike; 100: no filter in common), averaged
+    over heads.
+    """
+    mean = pd.DataFrame(weights).groupby(np.asarray(labels)[scenes]).mean()
+    apart = np.abs(mean.to_numpy()[:, None] - mean.to_numpy()[None]).sum(-1) / 2 / heads
+    return pd.DataFrame(100 * apart, index=mean.index, columns=mean.index)
+
+
+def by_head(weights: np.ndarray, scenes: np.ndarray, labels: list[str], heads: int) -> pd.DataFrame:
+    """Distance (%) of each head's mean map of a scene from that of all clips: [scenes, heads]."""
+    mean = pd.DataFrame(weights).groupby(np.asarray(labels)[scenes]).mean()
+    apart = np.abs(mean.to_numpy() - weights.mean(0)).reshape(len(mean), heads, -1).sum(-1) / 2
+    columns = [f"head {k + 1}" for k in range(heads)]
+    return pd.DataFrame(100 * apart, index=mean.index, columns=columns)
+
+
+def _tensor(net: SceneNet, tags: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(tags).to(next(net.parameters()).device)
+
+
+def what_if(clip: CachedClip, tags: torch.Tensor | None = None) -> Figure:
+    """Attention map and scene probabilities for these tags, beside those for the clip's own."""
+    drawn = drawing(clip)
+    drawn.show(*answers(clip, tags))
+    return drawn.figure
+
+
+def drawing(clip: CachedClip) -> plots.WhatIf:
+    """The figure of ``what_if``, to be drawn again with other values."""
+    scenes, own = answers(clip, None)
+    return plots.WhatIf(scenes, own, clip.system.heads)
+
+
+def answers(clip: CachedClip, tags: torch.Tensor | None) -> tuple[pd.DataFrame, np.ndarray | None]:
+    """Scene probabilities now, with the clip's own tags, and without attention; the map [f]."""
+    now = clip.output(tags)
+    outputs = {
+        "now": now,
+        "own tags": clip.output(),
+        "no attention": clip.output(tags, attention=False),
+    }
+    columns = {name: probabilities(out)[0] for name, out in outputs.items()}
+    scenes = pd.DataFrame(columns, index=clip.system.labels)
+    if now.attention_map is None:
+        return scenes, None
+    return scenes, now.attention_map[0].float().cpu().numpy()
+
+
+def feature_maps(clip: CachedClip) -> Figure | None:
+    """The feature map of one clip before and after attention; None where there is no map."""
+    weights = clip.output().attention_map
+    if weights is None:
+        return None
+    before = clip.feature_map[0].float().cpu()
+    attended = before * weights[0].float().cpu()[:, None]
+    return plots.feature_maps(before.numpy(), attended.numpy())
+
+
+def window_of(prediction: Prediction, number: int) -> CachedClip:
+    """One window of a recording."""
+    clip = prediction.recording.window(number)
+    return CachedClip.of(prediction.system, prediction.system.inputs(clip[None]))
+
+
+def top_tags(prediction: Prediction, name: str) -> Figure:
+    """The most probable tags of a recording, the mean over its windows."""
+    tags = prediction.tags
+    return plots.tags({name: tags.to_numpy()}, list(tags.index), {name: set()})
