@@ -179,12 +179,14 @@ def tables_(
 
 @app.command("paper")
 def paper_() -> None:
-    """Draw what the paper's own figures tell: 56 parameter counts, Table 6, the test set."""
+    """Draw what the paper tells without data: 56 parameter counts, Table 6, its test set, Figure 2."""
     drawn = {"parameters": paper.parameters, "table6": paper.table6, "digits": paper.digits}
     for name, draw in drawn.items():
         table = draw()
         write_text(results_root() / "paper" / f"{name}.csv", table.to_csv(index=False))
         print(table.to_string(index=False, na_rep="-"), end="\n\n")
+    with written_whole(results_root() / "paper" / "network.png") as picture:
+        plots.network(paper.best()).savefig(picture, dpi=120)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from . import corpora
 from .files import first_line
 from .front_ends import FRONT_ENDS
 from .fusion import FUSIONS, SIZES, heads_problem
-from .recipes import PRECISIONS, Preset, SceneRecipe
+from .recipes import PRECISIONS, Preset, SceneRecipe, TaggerSizes
 from .registry import ParameterError, load_plugins, unknown
 from .tags import sources
 from .tags.tag_data import SUPERVISION
@@ -66,6 +66,11 @@ class Settings(pydantic.BaseModel):
     def recipe(self) -> SceneRecipe:
         """The preset's scene recipe, with this run's number of epochs and precision."""
         return replace(self.preset.scene, epochs=self.epochs, precision=self.precision)
+
+    @property
+    def tagger_sizes(self) -> TaggerSizes:
+        """The preset's tagger, with this run's number of epochs."""
+        return replace(self.preset.tagger, epochs=self.epochs)
 
     @property
     def data_name(self) -> str:

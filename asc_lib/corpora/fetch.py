@@ -21,6 +21,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from ..files import first_line, write_text
+from ..registry import load_plugins
 from . import checks
 from .corpus import CorpusError
 from .data_set import DATA_SETS, DataSet
@@ -97,6 +98,7 @@ def _patiently(attempt: Callable, what: str, url: str):
 
 def fetchable(name: str) -> DataSet:
     """The data set of this name. Raises CorpusError for one that cannot be downloaded."""
+    load_plugins()
     names = [key for key, data_set in DATA_SETS.items() if data_set.archives]
     if name not in names:
         what = f"'{name}' cannot be downloaded"

@@ -41,7 +41,7 @@ def run_name(settings: Settings, *fingerprints: str) -> str:
     for value, usual in ((settings.tags, "tagger"), (settings.supervision, SUPERVISION[-1])):
         if value not in (None, usual):
             words.insert(2, re.sub(r"\W+", "_", Path(value).stem))
-    described = [asdict(settings.recipe if settings.fusion else settings.preset.tagger)]
+    described = [asdict(settings.recipe if settings.fusion else settings.tagger_sizes)]
     if settings.fusion:
         classes = FRONT_ENDS[settings.front_end], FUSIONS[settings.fusion].build
         plugins = [cls for cls in classes if not cls.__module__.startswith("asc_lib.")]

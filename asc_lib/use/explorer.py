@@ -84,7 +84,7 @@ class WhatIf(widgets.VBox):
         """Show one clip."""
         self.cached = clip
         self._drawing = drawing(clip)
-        order = np.argsort(-clip.tags[0].cpu().numpy(), kind="stable")
+        order = np.argsort(-clip.vector, kind="stable")
         for slider, k in zip(self.sliders, order):
             slider.description = self.names[k]
         shown = {slider.description for slider in self.sliders}
@@ -108,16 +108,17 @@ class WhatIf(widgets.VBox):
             f"<b>{scene}</b> {100 * row['now']:.1f} % (own tags: {100 * row['own tags']:.1f} %)"
             for scene, row in scenes.nlargest(3, "now").iterrows()
         ]
-        own = self.cached.tags[0]
+        own = self.cached.vector
         moved = [
-            f"{self.names[k]} {own[k]:.2f} → {self.tags[0, k]:.2f}"
-            for k in torch.nonzero(self.tags[0] != own).flatten().tolist()
+            f"{self.names[k]} {own[k]:.2f} → {self._value(self.names[k]):.2f}"
+            for k in range(len(self.names))
+            if not torch.equal(self.tags[..., k], self.cached.tags[..., k])
         ]
         changed = f"<br>changed: {', '.join(moved)}" if moved else ""
         self.readout.value = ", ".join(lines) + changed
 
     def _value(self, name: str) -> float:
-        return float(self.tags[0, self.names.index(name)])
+        return float(self.tags[..., self.names.index(name)].mean())
 
     def _place(self) -> None:
         with self._silently():
@@ -133,7 +134,7 @@ class WhatIf(widgets.VBox):
         name = self.other.value if other else change["owner"].description
         # A browser sends back what it was given, rounded: that is no change.
         if abs(change["new"] - self._value(name)) >= STEP / 2:
-            self.tags[0, self.names.index(name)] = change["new"]
+            self.tags[..., self.names.index(name)] = change["new"]  # of all windows
             self.draw()
 
     @contextmanager
@@ -211,7 +212,7 @@ class Explorer(widgets.VBox):
         present = {name: self.scenes.corpus.sounds_in(row)}
         self.audio.value = wav(waveform)
         self.sound.value = png(plots.clip(waveform, RATE, name))
-        vectors = {name: clip.tags[0].cpu().numpy()}
+        vectors = {name: clip.vector}
         self.tags.value = png(plots.tags(vectors, self.system.tags, present))
         features = feature_maps(clip)
         self.features.value = png(features) if features else b""

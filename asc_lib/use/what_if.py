@@ -22,6 +22,11 @@ class CachedClip:
     tags: torch.Tensor  # [B, c], or windows [B, w, c]
     times: torch.Tensor | None = None  # [B, w, 2], of windows
 
+    @property
+    def vector(self) -> np.ndarray:
+        """The tag vector of the first clip [c]: the mean over its windows."""
+        return self.tags[0].reshape(-1, self.tags.shape[-1]).mean(0).cpu().numpy()
+
     @classmethod
     def of(cls, trained: System, inputs: training.Batch) -> "CachedClip":
         """From the inputs of the network: waveform and tags, as ``SceneData.whole`` gives them."""
