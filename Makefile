@@ -18,11 +18,11 @@ help: ## list the targets
 
 env: .venv/installed ## install everything into .venv
 
-demo: env ## data, tagger and every system on `mini`, ending with a table (some minutes)
+demo: env ## data, tagger and six systems on `mini`, ending with a table (five minutes)
 	@mkdir -p $(ASC_RESULTS)/mini/notebooks
-	@echo "== 00_data and 01_tagger, side by side"
+	@echo "== 00_data and 01_tagger, in parallel"
 	@$(call execute,00_data) & data=$$!; $(call execute,01_tagger) && wait $$data
-	@echo "== 02_baseline to 05_combined: six systems, as many at a time as there are cores"
+	@echo "== 02_baseline to 05_combined: six systems, one per core at a time"
 	@started=$$(date +%s) && $(BIN)/asc sweep systems --data mini && echo "   $$(( $$(date +%s) - started )) s"
 	@$(call execute,06_results)
 	@$(BIN)/asc tables --data mini
@@ -33,21 +33,21 @@ started=$$(date +%s) && $(BIN)/papermill --no-progress-bar --log-level ERROR not
   $(ASC_RESULTS)/mini/notebooks/$(1).ipynb && echo "   $(1): $$(( $$(date +%s) - started )) s"
 endef
 
-test: env ## ruff, unit tests, every notebook through nbval, every notebook's contract through papermill
+test: env ## ruff, unit tests, all notebooks through nbval and papermill (13 minutes)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope --nbval-lax tests $(PATHS)
 
-test-all: test ## the same, and the slow tests: 56 configurations, a stand-in for TAU 2019 (6 minutes more)
+test-all: test ## the same and the slow tests: 56 configurations, a stand-in for TAU 2019
 	$(BIN)/pytest -q -m slow -n 2 tests
 
-sweep: env ## all 56 cells of the paper on `mini`, as many at a time as there are cores or GPUs (an hour)
+sweep: env ## all 56 cells of the paper on `mini`, one per core or GPU at a time (an hour)
 	$(BIN)/asc sweep all --data mini
 
-kills: env ## kill downloads, packing, tagging and training fifty times; each must end as if undisturbed (20 minutes)
+kills: env ## kill downloads, packing, tagging and training 50 times; each must resume (20 minutes)
 	$(BIN)/python tests/kill_nine.py --kills 50
 
-bench: env ## ours beside the plain way, to results/bench (ten minutes)
+bench: env ## our speed beside the plain way, to results/bench (ten minutes)
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.sweeps
 
@@ -60,7 +60,7 @@ notebooks: env ## execute the notebooks in place, as they are committed
 	$(BIN)/python tests/tidy_notebooks.py $(PATHS)
 
 evidence: export ASC_RESULTS = $(CURDIR)/results/again
-evidence: env ## make the committed records again, in results/again (about three hours on two cores)
+evidence: env ## repeat the committed runs, in results/again (three hours on two cores)
 	$(BIN)/asc sweep taggers --data esc50
 	$(BIN)/asc sweep main --data esc50 --seeds 0 1 2 3 4
 	$(BIN)/asc sweep controls --data esc50 --seeds 0 1 2 3 4
@@ -72,5 +72,5 @@ evidence: env ## make the committed records again, in results/again (about three
 	$(BIN)/asc tables --data esc50
 	$(BIN)/asc paper
 
-clean: ## remove what was made from the data (kept: the data sets themselves, records)
+clean: ## remove what was made from the data; data sets and records stay
 	rm -rf data/made

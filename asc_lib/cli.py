@@ -26,6 +26,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):  # RuntimeErrors, but how a command ends itself
+            raise
         except (ValueError, OSError, RuntimeError) as error:
             group = "asc data" if self.name == "data" else "asc"
             raise SystemExit(f"{group} {ctx.invoked_subcommand}: {error}") from None
@@ -69,7 +71,7 @@ def pack(data: Name) -> None:
 
     Notebooks do so on first use.
     """
-    corpus = corpora.find(data).scenes()
+    corpus = corpora.with_scenes(data).scenes()
     packed = store.verify(corpus)
     clips, _, samples = packed.waveforms.shape
     size = f"{clips} clips of {samples / store.RATE:g} s, {packed.waveforms.nbytes / 1e9:.3g} GB"
@@ -192,7 +194,7 @@ def paper_() -> None:
 @app.command()
 def probe(data: Data = "mini") -> None:
     """Linear probes on true and on predicted tags, beside the baseline's records."""
-    corpus = corpora.find(data).scenes()
+    corpus = corpora.with_scenes(data).scenes()
     waveforms = store.pack(corpus)
     rows = corpus.rows("train"), corpus.rows("test")
     found = {"data": data, "fingerprint": waveforms.fingerprint, "chance": 1 / len(corpus.labels)}

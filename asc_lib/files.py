@@ -32,20 +32,19 @@ def results_root() -> Path:
 
 def inventory() -> pd.DataFrame:
     """Contents of ``ASC_DATA``, one row per corpus or artefact: what, GB, files, fingerprint."""
+    root = data_root()
+    paths = {*root.glob("[!.]*"), *root.glob("made/[!.]*")} - {root / "made"}
     rows = []
-    for path in sorted([*data_root().glob("[!.]*"), *data_root().glob("made/[!.]*")]):
-        if path.name == "made":
-            continue
+    for path in sorted(paths):
         files = [file for file in [path, *path.rglob("*")] if file.is_file()]
         mark = "".join(re.findall(r"[0-9a-f]{12}", path.stem)[-1:])
         index = path / "index.json"
         if index.is_file():
             mark = json.loads(index.read_text(encoding="utf-8"))["fingerprint"]
-        name = path.relative_to(data_root()).as_posix()
-        if (path / ".waveforms.npy.unfinished").exists():
-            name += " (unfinished)"
+        unfinished = (path / ".waveforms.npy.unfinished").exists()
+        name = path.relative_to(root).as_posix() + " (unfinished)" * unfinished
         size = sum(file.stat().st_blocks for file in files) * 512 / 1e9
-        rows.append({"what": name, "GB": size, "files": len(files), "fingerprint": mark})
+        rows.append((name, size, len(files), mark))
     return pd.DataFrame(rows, columns=["what", "GB", "files", "fingerprint"])
 
 
@@ -77,10 +76,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     old = temporary.with_suffix(".old")
     try:
         yield temporary
-        if (
-            path.is_dir() and temporary.is_dir()
-        ):  # a folder that holds anything is not replaced in one step
-            os.replace(path, old)
+        if path.is_dir() and temporary.is_dir():
+            os.replace(path, old)  # a folder that holds anything is not replaced in one step
         os.replace(temporary, path)
     finally:
         for folder in (temporary, old):
@@ -105,9 +102,7 @@ def made_once(path: Path, make: Callable[[Path], None]) -> Path:
     return path
 
 
-Put = Callable[
-    [int, np.ndarray], None
-]  # put(first, rows) writes rows of an array from ``first`` on
+Put = Callable[[int, np.ndarray], None]  # put(first, rows) writes rows from ``first`` on
 
 
 def filled(

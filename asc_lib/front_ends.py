@@ -12,8 +12,6 @@ from torch.nn import functional as F
 from .fusion import SLOPE
 from .registry import Registry
 
-PRE_EMPHASIS = 0.97
-WAVEFORM_SCALE = 32_000.0
 FRONT_ENDS = Registry("front_end")
 
 
@@ -34,7 +32,7 @@ def pre_emphasis(waveform: torch.Tensor) -> torch.Tensor:
     """
     if waveform.dtype == torch.int16:
         waveform = waveform.float() / 2**15
-    return WAVEFORM_SCALE * torchaudio.functional.preemphasis(waveform, PRE_EMPHASIS)[..., 1:]
+    return 32_000 * torchaudio.functional.preemphasis(waveform, 0.97)[..., 1:]
 
 
 class FrontEnd(nn.Module):
@@ -50,7 +48,6 @@ class FrontEnd(nn.Module):
 
     @property
     def pooled_width(self) -> int:
-        """Width of the pooled feature map."""
         return 2 * self.filters
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -87,8 +84,7 @@ class ResidualBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(filters)
         self.conv2 = conv(filters, filters, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(filters)
-        changes = inputs != filters
-        self.skip = conv(inputs, filters, 3, padding=1) if changes else nn.Identity()
+        self.skip = nn.Identity() if inputs == filters else conv(inputs, filters, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.leaky_relu(self.bn1(self.conv1(x)), SLOPE, inplace=True)
@@ -115,8 +111,11 @@ class Released(FrontEnd):
         self.blocks = nn.Sequential(*(ResidualBlock(i, o) for i, o in zip(widths, widths[1:])))
         self.last = nn.Identity()
         if self.last_conv:
-            last = conv(self.filters, self.filters, 1, padding=3)
-            self.last = nn.Sequential(last, nn.BatchNorm2d(self.filters), nn.LeakyReLU(SLOPE))
+            self.last = nn.Sequential(
+                conv(self.filters, self.filters, 1, padding=3),
+                nn.BatchNorm2d(self.filters),
+                nn.LeakyReLU(SLOPE),
+            )
 
     def stem_map(self, waveform: torch.Tensor) -> torch.Tensor:
         """Pre-emphasised waveform [B, 2, T] to [B, stem_filters, T // 12]."""

@@ -42,9 +42,7 @@ def attention_map(scores: torch.Tensor, heads: int) -> torch.Tensor:
     one filter per head, where the softmax is always 1.
     """
     filters = scores.shape[-1]
-    problem = heads_problem(heads, filters)
-    if problem:
-        raise ValueError(problem)
+    check_heads(heads, filters)
     per_head = scores.unflatten(-1, (heads, filters // heads))  # [B, h, f / h]
     return per_head.softmax(-1).flatten(-2)  # [B, f]
 
@@ -54,16 +52,19 @@ def attend(feature_map: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return feature_map * weights.reshape(*weights.shape, *[1] * (feature_map.ndim - 2))
 
 
-def heads_problem(heads: int, filters: int) -> str | None:
-    """What is wrong with a number of heads, if anything."""
+def check_heads(heads: int, filters: int) -> None:
+    """Raise ValueError for a number of heads that the filters cannot be divided into."""
     fitting = [h for h in range(1, filters) if filters % h == 0]
     if heads == filters:
-        what = f"{heads} heads leave one filter per head, where the softmax is always 1"
-        return f"{what}: choose one of {fitting}"
+        raise ValueError(
+            f"{heads} heads leave one filter per head, where the softmax is always 1: "
+            f"choose one of {fitting}"
+        )
     if heads not in fitting:
-        what = f"{heads} does not divide the {filters} filters of the feature map"
-        return f"{what}: choose one of {fitting}"
-    return None
+        raise ValueError(
+            f"{heads} does not divide the {filters} filters of the feature map: "
+            f"choose one of {fitting}"
+        )
 
 
 class Fusion(nn.Module):

@@ -10,37 +10,27 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from .fusion import Fusion, TagTransform
 from .scene_net import SceneNet
 
 sns.set_theme("notebook", "ticks", "colorblind", font_scale=0.85)
 MAP = "cividis"
-LINES = (
-    "line: 95 % interval over locations and seeds; "
-    "hollow: one seed, so over locations alone, and too narrow"
-)
 
 
-def _figure(width: float, height: float, *grid: int, **options) -> tuple[Figure, np.ndarray]:
-    figure, axes = plt.subplots(
-        *(grid or (1, 1)), figsize=(width, height), layout="constrained", squeeze=False, **options
-    )
+def _figure(width: float, height: float, *grid: int, **options) -> tuple:
+    figure, axes = plt.subplots(*grid, figsize=(width, height), layout="constrained", **options)
     plt.close(figure)  # shown where a cell returns it, not twice
     return figure, axes
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
 
 
-def _heatmap(axis: plt.Axes, table: pd.DataFrame, label: str, **options) -> None:
-    """A table of numbers on an axis, with a colour bar."""
-    options = {"cmap": MAP} | options
-    sns.heatmap(table, ax=axis, cbar_kws={"label": label}, **options)
-    axis.set_xticks(axis.get_xticks(), [_words(t.get_text()) for t in axis.get_xticklabels()])
-    axis.set_yticks(axis.get_yticks(), [_words(t.get_text()) for t in axis.get_yticklabels()])
+def _heatmap(axis: plt.Axes, table: pd.DataFrame, label: str, cmap: str = MAP, **options) -> None:
+    table = table.rename(index=_words, columns=_words)
+    sns.heatmap(table, ax=axis, cmap=cmap, cbar_kws={"label": label}, **options)
     axis.tick_params("y", rotation=0)
     axis.set(xlabel="", ylabel="")
 
@@ -52,30 +42,54 @@ def network(net: SceneNet) -> Figure:
     values.
     """
     fusion = net.fusion
-    figure, axes = _figure(10, 2.7)
-    axis = axes[0, 0]
-    joins = {"weights": 4.1, "before_code": 6.4, "after_code": 8.3}  # x of each method that it has
-    joins = {k: x for k, x in joins.items() if getattr(type(fusion), k) is not getattr(Fusion, k)}
+    figure, axis = _figure(10, 2.7)
 
     def box(x: float, y: float, text: str, color: str = "0.3", shape: str = "round") -> None:
-        style = {"boxstyle": f"{shape},pad=0.35", "edgecolor": color, "facecolor": "w"}
-        axis.text(x, y, text, ha="center", va="center", size=8, bbox=style, zorder=3)
+        axis.text(
+            x,
+            y,
+            text,
+            ha="center",
+            va="center",
+            size=8,
+            bbox={"boxstyle": f"{shape},pad=0.35", "edgecolor": color, "facecolor": "w"},
+            zorder=3,
+        )
 
     def arrow(start: tuple, end: tuple, color: str = "0.3", elbow: bool = False) -> None:
-        into_box = end in [(x, 2) for x in chain] or end[1] < 1
-        style = {"arrowstyle": "-|>", "color": color, "shrinkA": 12}
-        style["shrinkB"] = 30 if into_box else 13
-        if elbow:
-            style["connectionstyle"] = "angle,angleA=0,angleB=90"
-        axis.annotate("", end, start, arrowprops=style, zorder=2)
+        text = chain[end[0]] if end[1] == 2 and end[0] in chain else "3 layers"
+        half = 2.3 * max(map(len, text.split("\n")))  # width of half a box, in points
+        axis.annotate(
+            "",
+            end,
+            start,
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": color,
+                "shrinkA": 12,
+                "shrinkB": 13 if end[0] in joins.values() else 8 + half,
+                "connectionstyle": "angle,angleA=0,angleB=90" if elbow else "arc3",
+            },
+            zorder=2,
+        )
 
-    chain = {7.4: f"code layer\n{net.code.in_features} → {net.code.out_features}"}
-    chain |= {9.4: f"code\n{net.output.in_features}", 10.6: "softmax,\nSVM: scene"}
+    chain = {
+        7.4: f"code layer\n{net.code.in_features} → {net.code.out_features}",
+        9.4: f"code\n{net.output.in_features}",
+        10.6: "softmax,\nSVM: scene",
+    }
     if net.front_end:
-        pooled = f"mean ‖ max\nover time\n{net.front_end.pooled_width}"
-        name = type(net.front_end).__name__.lower()
-        chain |= {0: "waveform\n2 × T", 1.4: f"front-end\n{name}", 5.2: pooled}
-        chain |= {2.9: f"feature map M\n{net.front_end.filters} × t"}
+        chain |= {
+            0: "waveform\n2 × T",
+            1.4: f"front-end\n{type(net.front_end).__name__.lower()}",
+            2.9: f"feature map M\n{net.front_end.filters} × t",
+            5.2: f"mean ‖ max\nover time\n{net.front_end.pooled_width}",
+        }
+    joins = {  # x of each method that the fusion has
+        method: x
+        for method, x in {"weights": 4.1, "before_code": 6.4, "after_code": 8.3}.items()
+        if getattr(type(fusion), method) is not getattr(Fusion, method)
+    }
     places = sorted([*chain, *joins.values()])
     for x, to in zip(places, places[1:]):
         arrow((x, 2), (to, 2))
@@ -86,22 +100,19 @@ def network(net: SceneNet) -> Figure:
         box(1.4, 0, f"tag vector T\n{net.n_tags}", "C1")
         arrow((0, 0), (1.4, 0), "C1")
     layers = [len(part) // 2 for part in fusion.modules() if isinstance(part, TagTransform)]
-    shared = len(layers) < len(joins)
     for number, (method, x) in enumerate(joins.items()):
         start = (1.4, 0)
         if layers:
             start = (2.9, 0 if len(layers) == 1 else 0.4 - 0.8 * number)
-            name = "φ" if len(layers) == 1 else ("φ₁", "φ₂")[number]
-            depth = layers[0 if shared else number]
+            name = "φ" if len(layers) == 1 else f"φ{'₁₂₃'[number]}"
+            depth = layers[min(number, len(layers) - 1)]  # the last transform may be shared
             box(*start, f"{name}(T)\n{depth} layer{'s' * (depth != 1)}", "C1")
             arrow((1.4, 0), start, "C1")
         if method == "weights":
-            heads = next(part.heads for part in fusion.modules() if hasattr(part, "heads"))
-            box(x, 1, f"Eq. 1: softmax, {heads} head{'s' * (heads > 1)}", "C1")
+            heads = next((part.heads for part in fusion.modules() if hasattr(part, "heads")), 1)
+            box(x, 1, f"attention map, {heads} head{'s' * (heads > 1)}", "C1")
             arrow((x, 1), (x, 2), "C1")
-            arrow(start, (x, 1), "C1", elbow=True)
-        else:
-            arrow(start, (x, 2), "C1", elbow=True)
+        arrow(start, (x, 1 if method == "weights" else 2), "C1", elbow=True)
         box(x, 2, "⊗" if method == "weights" else "‖", "C1", "circle")
     axis.set(xlim=(-0.6, 11.2), ylim=(-0.8, 2.5))
     axis.axis("off")
@@ -115,25 +126,34 @@ def clip(
 
     ``waveform``: [channels, samples], int16 or within ±1.
     """
-    figure, axes = _figure(8, 3.8, 2, 1, sharex=True)
-    wave, image = axes[:, 0]
-    scale = 2**15 if waveform.dtype == np.int16 else 1
-    mono = waveform.mean(0).astype("float32") / scale
+    figure, (wave, image) = _figure(8, 3.8, 2, 1, sharex=True)
+    mono = waveform.mean(0).astype("float32") / (2**15 if waveform.dtype == np.int16 else 1)
     librosa.display.waveshow(mono, sr=rate, ax=wave, axis="s")
     wave.set(ylabel="amplitude", xlabel="", title=title)
     options = {"sr": rate, "hop_length": 1024, "fmax": 16_000}
     mel = librosa.feature.melspectrogram(y=mono, n_mels=64, n_fft=4096, **options)
-    decibels = librosa.power_to_db(mel, ref=np.max, top_db=70)
-    options |= {"x_axis": "s", "y_axis": "mel", "cmap": MAP, "rasterized": True}
-    shown = librosa.display.specshow(decibels, ax=image, **options)
+    shown = librosa.display.specshow(
+        librosa.power_to_db(mel, ref=np.max, top_db=70),
+        ax=image,
+        x_axis="s",
+        y_axis="mel",
+        cmap=MAP,
+        rasterized=True,
+        **options,
+    )
     image.set(ylabel="frequency (Hz)", xlabel="time (s)")
     figure.colorbar(shown, ax=image, label="dB below the maximum")
-    box = {"facecolor": "w", "edgecolor": "none", "pad": 1, "alpha": 0.8}
-    style = {"transform": wave.get_xaxis_transform(), "va": "top", "size": 8, "bbox": box}
     for number, event in enumerate([] if events is None else events.itertuples()):
         wave.axvline(event.onset, color="C1", linewidth=1)
-        height = 0.92 - 0.17 * (number % 5)
-        wave.text(event.onset, height, f" {_words(event.tag)}", **style)
+        wave.text(
+            event.onset,
+            0.92 - 0.17 * (number % 5),
+            f" {_words(event.tag)}",
+            transform=wave.get_xaxis_transform(),
+            va="top",
+            size=8,
+            bbox={"facecolor": "w", "edgecolor": "none", "pad": 1, "alpha": 0.8},
+        )
     return figure
 
 
@@ -144,10 +164,17 @@ def heat(
 
     ``annotate``: format of the numbers in it; ``centre``: value where two colours meet.
     """
-    figure, axes = _figure(8, 0.9 + 0.26 * len(table))
-    colours = {} if centre is None else {"cmap": "vlag", "center": centre}
-    _heatmap(axes[0, 0], table, label, annot=bool(annotate), fmt=annotate, **colours)
-    plt.setp(axes[0, 0].get_xticklabels(), rotation=45, ha="right")
+    figure, axis = _figure(8, 0.9 + 0.26 * len(table))
+    _heatmap(
+        axis,
+        table,
+        label,
+        MAP if centre is None else "vlag",
+        annot=bool(annotate),
+        fmt=annotate,
+        center=centre,
+    )
+    plt.setp(axis.get_xticklabels(), rotation=45, ha="right")
     return figure
 
 
@@ -156,11 +183,20 @@ def images(
 ) -> Figure:
     """A grid of pictures on one scale."""
     rows = math.ceil(len(pictures) / columns)
-    figure, axes = _figure(8, 1.7 * rows + 0.3, rows, columns, sharex=True, sharey=True)
-    everything = np.stack([np.asarray(picture) for picture in pictures])
-    options = {"vmin": everything.min(), "vmax": everything.max(), "cmap": MAP}
-    for axis, picture in zip(axes.flat, everything):
-        axis.imshow(picture, aspect="auto", origin="lower", interpolation="nearest", **options)
+    figure, axes = _figure(
+        8, 1.7 * rows + 0.3, rows, columns, sharex=True, sharey=True, squeeze=False
+    )
+    pictures = np.stack(pictures)
+    for axis, picture in zip(axes.flat, pictures):
+        axis.imshow(
+            picture,
+            aspect="auto",
+            origin="lower",
+            interpolation="nearest",
+            vmin=pictures.min(),
+            vmax=pictures.max(),
+            cmap=MAP,
+        )
     for axis, title in zip(axes.flat, titles):
         axis.set_title(title)
     figure.supylabel(ylabel, size=10)
@@ -170,11 +206,16 @@ def images(
 
 def loss(history: pd.DataFrame) -> Figure:
     """Loss by epoch, one line per fold where there are folds."""
-    figure, axes = _figure(5, 2.4)
-    fold = history["fold"].astype(str) if "fold" in history else None
-    sns.lineplot(history, x="epoch", y="loss", hue=fold, ax=axes[0, 0])
-    axes[0, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 0].set(ylabel="training loss")
+    figure, axis = _figure(5, 2.4)
+    sns.lineplot(
+        history,
+        x="epoch",
+        y="loss",
+        hue=history["fold"].astype(str) if "fold" in history else None,
+        ax=axis,
+    )
+    axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    axis.set(ylabel="training loss")
     return figure
 
 
@@ -182,12 +223,15 @@ def tags(
     vectors: dict[str, np.ndarray], names: list[str], present: dict[str, set[str]], top: int = 6
 ) -> Figure:
     """The most probable tags of a few clips; a star marks those that are really present."""
-    figure, axes = _figure(8, 0.35 * top + 0.9, 1, len(vectors), sharex=True)
+    figure, axes = _figure(8, 0.35 * top + 0.9, 1, len(vectors), sharex=True, squeeze=False)
     for axis, (title, vector) in zip(axes[0], vectors.items()):
         best = np.argsort(vector)[::-1][:top]
         true = [names[k] in present[title] for k in best]
-        labels = [f"{'★ ' * star}{_words(names[k])}" for k, star in zip(best, true)]
-        axis.barh(labels, vector[best], color=["C0" if star else "0.75" for star in true])
+        axis.barh(
+            [f"{'★ ' * star}{_words(names[k])}" for k, star in zip(best, true)],
+            vector[best],
+            color=["C0" if star else "0.75" for star in true],
+        )
         axis.invert_yaxis()
         axis.set(title=title, xlabel="probability", xlim=(0, 1))
     sns.despine(figure)
@@ -196,15 +240,21 @@ def tags(
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> Figure:
     """Confusion matrix, in percent of the clips of each true scene."""
-    index = range(len(labels))
-    counts = pd.crosstab(truth, predicted).reindex(index=index, columns=index, fill_value=0)
-    shares = 100 * counts.div(counts.sum(1), axis=0)
-    shares.index = shares.columns = labels
-    figure, axes = _figure(6, 4.6)
-    label = "% of the clips of the true scene"
-    _heatmap(axes[0, 0], shares, label, vmin=0, vmax=100, annot=True, fmt=".0f")
-    plt.setp(axes[0, 0].get_xticklabels(), rotation=45, ha="right")
-    axes[0, 0].set(xlabel="predicted", ylabel="true")
+    counts = pd.crosstab(np.take(labels, truth), np.take(labels, predicted)).reindex(
+        index=labels, columns=labels, fill_value=0
+    )
+    figure, axis = _figure(6, 4.6)
+    _heatmap(
+        axis,
+        100 * counts.div(counts.sum(1), axis=0),
+        "% of the clips of the true scene",
+        vmin=0,
+        vmax=100,
+        annot=True,
+        fmt=".0f",
+    )
+    plt.setp(axis.get_xticklabels(), rotation=45, ha="right")
+    axis.set(xlabel="predicted", ylabel="true")
     return figure
 
 
@@ -219,10 +269,19 @@ def attention_by_scene(
 def by_filter(table: pd.DataFrame, heads: int, label: str) -> Figure:
     """Signed numbers [rows, f] about filters as a heat map, with lines between heads."""
     limit = float(np.quantile(np.abs(table), 0.99)) or 1.0
-    figure, axes = _figure(8, 1.2 + 0.2 * len(table))
-    axis = axes[0, 0]
-    options = {"vmin": -limit, "vmax": limit, "cmap": "vlag", "center": 0, "rasterized": True}
-    _heatmap(axis, table, label, xticklabels=16, yticklabels=True, **options)
+    figure, axis = _figure(8, 1.2 + 0.2 * len(table))
+    _heatmap(
+        axis,
+        table,
+        label,
+        "vlag",
+        center=0,
+        vmin=-limit,
+        vmax=limit,
+        xticklabels=16,
+        yticklabels=True,
+        rasterized=True,
+    )
     for head in range(1, heads):
         axis.axvline(head * table.shape[1] / heads, color="k", linewidth=1)
     axis.set(xlabel="filter (lines separate heads)")
@@ -244,38 +303,41 @@ class WhatIf:
         self.figure, axes = plt.subplots(1, 1 + with_map, figsize=(9, 3), dpi=85, squeeze=False)
         plt.close(self.figure)
         self.canvas = FigureCanvasAgg(self.figure)
-        margins = {"right": 0.98, "bottom": 0.19, "top": 0.89, "wspace": 0.42}
-        self.figure.subplots_adjust(left=0.09 if with_map else 0.19, **margins)
+        self.figure.subplots_adjust(
+            left=0.09 if with_map else 0.19, right=0.98, bottom=0.19, top=0.89, wspace=0.42
+        )
         self.stairs = self._map(axes[0, 0]) if with_map else []
         axis = axes[0, -1]
         rows = np.arange(len(scenes))
         self.bars = axis.barh(rows, scenes["now"], color="C0", label="now")
-        tick = {"color": "k", "markersize": 11, "markeredgewidth": 2, "label": "own tags"}
-        axis.plot(scenes["own tags"], rows, "|", **tick)
+        axis.plot(scenes["own tags"], rows, "k|", ms=11, mew=2, label="own tags")
         if with_map:
-            cross = {"color": "C1", "markeredgewidth": 2, "label": "no attention"}
-            (self.crosses,) = axis.plot(scenes["no attention"], rows, "x", **cross)
+            (self.crosses,) = axis.plot(
+                scenes["no attention"], rows, "x", c="C1", mew=2, label="no attention"
+            )
         axis.set_yticks(rows, [_words(name) for name in scenes.index])
         axis.invert_yaxis()
         axis.set(xlabel="scene probability", xlim=(0, 1))
-        above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncol": 3, "frameon": False}
-        axis.legend(fontsize=8, **above)
+        axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncol=3, frameon=False)
         sns.despine(self.figure)
 
     def _map(self, axis: plt.Axes) -> list:
         filters = len(self.own)
-        per_head = filters // self.heads
         stairs = []
         for head, weights in enumerate(self._by_head(self.own)):
-            edges = np.arange(per_head + 1) + head * per_head
+            edges = np.arange(len(weights) + 1) + head * len(weights)
             stairs.append(axis.stairs(weights, edges, fill=True, color=f"C{head % 10}"))
-            label = None if head else "own tags"
-            axis.stairs(weights, edges, color="k", baseline=None, label=label)
-        line = {"color": "0.3", "linestyle": "--", "linewidth": 1, "label": "no attention"}
-        axis.axhline(self.heads / filters, **line)
-        title = f"attention map, {self.heads} head{'s' * (self.heads > 1)} side by side"
-        axis.set(xlabel="filters of each head, by weight", ylabel="weight", title=title)
-        axis.set(xlim=(0, filters), ylim=(0, 1.3 * self.own.max()))  # with room for other tags
+            axis.stairs(
+                weights, edges, color="k", baseline=None, label=None if head else "own tags"
+            )
+        axis.axhline(self.heads / filters, c="0.3", ls="--", lw=1, label="no attention")
+        axis.set(
+            title=f"attention map, {self.heads} head{'s' * (self.heads > 1)} side by side",
+            xlabel="filters of each head, by weight",
+            ylabel="weight",
+            xlim=(0, filters),
+            ylim=(0, 1.3 * self.own.max()),  # with room for other tags
+        )
         axis.legend(fontsize=8, loc="upper right")
         return stairs
 
@@ -295,11 +357,11 @@ class WhatIf:
             axis.set_ylim(0, max(axis.get_ylim()[1], 1.3 * now.max()))
 
     def png(self) -> bytes:
-        """The figure as a picture."""
         self.canvas.draw()
         buffer = io.BytesIO()
-        options = {"format": "png", "pil_kwargs": {"compress_level": 1}}
-        plt.imsave(buffer, self.canvas.buffer_rgba(), **options)
+        plt.imsave(
+            buffer, self.canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1}
+        )
         return buffer.getvalue()
 
 
@@ -308,17 +370,24 @@ def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
 
     A dot marks the back-end's scene of each window.
     """
-    figure, axes = _figure(8, 1.2 + 0.22 * len(labels))
-    axis = axes[0, 0]
+    figure, axis = _figure(8, 1.2 + 0.22 * len(labels))
     # The last window may overlap the one before: it is drawn from that one's end.
-    starts = np.maximum(windows["start"], windows["end"].shift(fill_value=0))
-    edges = np.array([*starts, windows["end"].iloc[-1]])
-    options = {"vmin": 0, "vmax": 1, "cmap": MAP, "rasterized": True}
-    values = windows[labels].T.to_numpy()
-    shown = axis.pcolormesh(edges, np.arange(len(labels) + 1), values, **options)
+    edges = np.append(
+        np.maximum(windows["start"], windows["end"].shift(fill_value=0)), windows["end"].iloc[-1]
+    )
+    shown = axis.pcolormesh(
+        edges,
+        np.arange(len(labels) + 1),
+        windows[labels].T.to_numpy(),
+        vmin=0,
+        vmax=1,
+        cmap=MAP,
+        rasterized=True,
+    )
     rows = [labels.index(scene) + 0.5 for scene in windows["scene"]]
-    dots = {"color": "w", "markeredgecolor": "k", "label": "scene by the SVM"}
-    axis.plot((edges[:-1] + edges[1:]) / 2, rows, "o", **dots)
+    axis.plot(
+        (edges[:-1] + edges[1:]) / 2, rows, "wo", markeredgecolor="k", label="scene by the SVM"
+    )
     axis.set_yticks(np.arange(len(labels)) + 0.5, [_words(label) for label in labels])
     axis.invert_yaxis()
     axis.set(xlabel="time (s)", xlim=(edges[0], edges[-1]))
@@ -330,36 +399,45 @@ def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
 def feature_maps(before: np.ndarray, after: np.ndarray) -> Figure:
     """One clip's feature map [f, t] before and after attention, each on its own scale."""
     figure, axes = _figure(8, 3, 1, 2, sharey=True)
-    for axis, image, title in zip(axes[0], (before, after), ("feature map M", "attended map M'")):
+    for axis, image, title in zip(axes, (before, after), ("feature map M", "attended map M'")):
         shown = axis.imshow(image, aspect="auto", cmap=MAP, origin="lower", interpolation="nearest")
         axis.set(title=title, xlabel="frame")
         figure.colorbar(shown, ax=axis)
-    axes[0, 0].set(ylabel="filter")
+    axes[0].set(ylabel="filter")
     return figure
 
 
 def _intervals(
     table: pd.DataFrame, middle: str, low: str, high: str, note: str
 ) -> tuple[Figure, plt.Axes]:
-    """One row per system: a dot and its interval; controls orange, single seeds hollow."""
-    figure, axes = _figure(8, 0.8 + 0.3 * len(table))
-    axis = axes[0, 0]
+    figure, axis = _figure(8, 0.8 + 0.3 * len(table))
     rows = np.arange(len(table))
     colours = np.where(table["control"], "C1", "C0")
-    faces = [colour if len(seeds) > 1 else "w" for colour, seeds in zip(colours, table["seeds"])]
     axis.hlines(rows, table[low], table[high], color=colours, zorder=1)
-    axis.scatter(table[middle], rows, color=faces, edgecolor=colours, zorder=2)
+    axis.scatter(
+        table[middle],
+        rows,
+        color=np.where(table["seeds"].map(len) > 1, colours, "w"),
+        edgecolor=colours,
+        zorder=2,
+    )
     axis.set_yticks(rows, table.index)
     axis.set_ylim(len(table) - 0.5, -0.5)
-    figure.suptitle(f"{note}; orange: controls\n{LINES}", size=9)
+    figure.suptitle(
+        f"{note}; orange: controls\n"
+        "line: 95 % interval over locations and seeds; "
+        "hollow: one seed, so over locations alone, and too narrow",
+        size=9,
+    )
     sns.despine(figure)
     return figure, axis
 
 
 def accuracies(table: pd.DataFrame) -> Figure:
     """Mean accuracy of each system, its 95 % interval (mean, low, high), and each seed's."""
-    note = "dot: mean over seeds; grey ticks: single seeds"
-    figure, axis = _intervals(table, "mean", "low", "high", note)
+    figure, axis = _intervals(
+        table, "mean", "low", "high", "dot: mean over seeds; grey ticks: single seeds"
+    )
     for row, values in enumerate(table["seeds"]):
         axis.plot(values, [row] * len(values), "|", color="0.4", markersize=9, zorder=0)
     axis.set(xlabel="accuracy (%)")
@@ -368,8 +446,9 @@ def accuracies(table: pd.DataFrame) -> Figure:
 
 def gains(table: pd.DataFrame) -> Figure:
     """Gain of each system over the baseline and its 95 % interval (gain, gain_low, gain_high)."""
-    table = table.dropna(subset="gain")
-    figure, axis = _intervals(table, "gain", "gain_low", "gain_high", "dot: mean over seeds")
+    figure, axis = _intervals(
+        table.dropna(subset="gain"), "gain", "gain_low", "gain_high", "dot: mean over seeds"
+    )
     axis.axvline(0, color="0.3", linestyle="--", linewidth=1)
     axis.set(xlabel="gain over the baseline (percentage points)")
     return figure
@@ -387,9 +466,16 @@ def grids(grid: pd.DataFrame) -> Figure:
     }
     medians = grid[list(panels)].median()
     half = (grid[list(panels)] - medians).abs().max().max()
-    for axis, (column, (title, form)) in zip(axes[0], panels.items()):
+    for axis, (column, (title, form)) in zip(axes, panels.items()):
         shown = grid.pivot(index="heads", columns="layers", values=column).astype(float)
-        limits = {"vmin": medians[column] - half, "vmax": medians[column] + half}
-        _heatmap(axis, shown, "accuracy (%)", annot=True, fmt=form, **limits)
+        _heatmap(
+            axis,
+            shown,
+            "accuracy (%)",
+            annot=True,
+            fmt=form,
+            vmin=medians[column] - half,
+            vmax=medians[column] + half,
+        )
         axis.set(title=title, xlabel="transform layers", ylabel="heads")
     return figure

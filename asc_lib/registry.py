@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from .files import first_line
+
 
 class ParameterError(ValueError):
     """A parameter with an impossible value; the message names it and lists valid values."""
@@ -36,9 +38,8 @@ def load_plugins() -> None:
             spec.loader.exec_module(module)
         except Exception as error:  # whatever a user's file may raise
             del sys.modules[str(path)]
-            kind = type(error).__name__
             raise ParameterError(
-                f"ASC_PLUGINS: {path} cannot be loaded: {kind}: {error}"
+                f"ASC_PLUGINS: {path} cannot be loaded: {type(error).__name__}: {first_line(error)}"
             ) from error
 
 

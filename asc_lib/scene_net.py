@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .front_ends import FRONT_ENDS
-from .fusion import FUSIONS, attend, heads_problem
+from .fusion import FUSIONS, attend, check_heads
 
 
 class SceneOutput(NamedTuple):
@@ -41,9 +41,8 @@ class SceneNet(nn.Module):
         super().__init__()
         entry = FUSIONS.find(fusion)
         front = FRONT_ENDS.find(front_end)
-        problem = heads_problem(heads, front.filters) if "heads" in entry.uses else None
-        if problem:
-            raise ValueError(problem)
+        if "heads" in entry.uses:
+            check_heads(heads, front.filters)
         self.n_tags = n_tags
         self.front_end = front() if entry.build.waveform else None
         given = dict(
@@ -56,8 +55,9 @@ class SceneNet(nn.Module):
         self.fusion = entry.build(n_tags, front.filters, **sizes)
         pooled_width = self.front_end.pooled_width if self.front_end else 0
         self.code = nn.Linear(pooled_width + self.fusion.pooled_width, front.code_width)
-        code_width = front.code_width + self.fusion.code_width
-        self.output = nn.Linear(code_width, n_classes, bias=front.output_bias)
+        self.output = nn.Linear(
+            front.code_width + self.fusion.code_width, n_classes, bias=front.output_bias
+        )
 
     def feature_map(self, waveform: torch.Tensor) -> torch.Tensor | None:
         """Pre-emphasised waveform [B, 2, T] to the feature map M [B, f, t]; None if not used."""

@@ -47,20 +47,26 @@ class SceneData:
         vectors = None
         if settings.tags:
             vectors = open_tag_vectors(settings.tags, corpus, waveforms, settings.seed)
-        reads = FUSIONS.find(settings.fusion).build.reads
-        return cls(corpus, waveforms, vectors, settings.recipe, settings.device, reads)
+        return cls(
+            corpus,
+            waveforms,
+            vectors,
+            settings.recipe,
+            settings.device,
+            reads=FUSIONS.find(settings.fusion).build.reads,
+        )
 
     @property
     def n_tags(self) -> int:
-        """Number of tags in a tag vector."""
         return len(self.vectors.names) if self.vectors else 0
 
     def network(self, settings: Settings) -> SceneNet:
         """The untrained network of a scene notebook's settings, initialised by its seed."""
         torch.manual_seed(settings.seed)
         classes = len(self.corpus.labels)
-        sizes = settings.sizes()
-        return SceneNet(self.n_tags, classes, settings.front_end, settings.fusion, **sizes)
+        return SceneNet(
+            self.n_tags, classes, settings.front_end, settings.fusion, **settings.sizes()
+        )
 
     @cached_property
     def source(self) -> Store:
@@ -84,10 +90,13 @@ class SceneData:
             raw = raw.pin_memory().to(self.device, non_blocking=True)
         tags = {"tags": torch.zeros(len(rows), 0)}
         if self.vectors:
-            seconds = self.waveforms.samples / RATE
-            tags = self.vectors.inputs(rows, self.reads, starts / RATE, seconds)
-        on_device = {name: value.to(self.device) for name, value in tags.items()}
-        return {"waveform": pre_emphasis(raw)} | on_device
+            tags = self.vectors.inputs(
+                rows, self.reads, starts / RATE, seconds=self.waveforms.samples / RATE
+            )
+        return {
+            "waveform": pre_emphasis(raw),
+            **{name: value.to(self.device) for name, value in tags.items()},
+        }
 
     def training_batches(self, seed: int, epoch: int) -> Iterator[training.Batch]:
         """Random excerpts of the training clips in random order, with mixup from ``mixup_from``."""
@@ -96,8 +105,9 @@ class SceneData:
         order = rng.permutation(self.corpus.rows("train"))
         targets = self.corpus.targets()
         if len(order) < recipe.batch:
-            what = f"{self.corpus.root} has {len(order)} training clips"
-            raise CorpusError(f"{what}: a batch takes {recipe.batch}")
+            raise CorpusError(
+                f"{self.corpus.root} has {len(order)} training clips: a batch takes {recipe.batch}"
+            )
         for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
             rows = order[start : start + recipe.batch]
             starts = rng.integers(self.waveforms.samples - self.crop, size=len(rows))
@@ -115,9 +125,13 @@ class SceneData:
         return F.cross_entropy(out.logits.float(), batch["targets"]) + net.fusion.loss(out, batch)
 
     def optimiser(self, net: SceneNet) -> torch.optim.Optimizer:
-        """The recipe's optimiser."""
-        settings = dict(lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, amsgrad=True)
-        return torch.optim.Adam(net.parameters(), fused=True, **settings)
+        return torch.optim.Adam(
+            net.parameters(),
+            lr=self.recipe.lr,
+            weight_decay=self.recipe.weight_decay,
+            amsgrad=True,
+            fused=True,
+        )
 
     def whole(self, rows: np.ndarray) -> training.Batch:
         """Inputs of whole clips, that is of their first ``test_samples`` samples."""
@@ -157,15 +171,15 @@ class SceneData:
 
         The last epoch is not evaluated here: ``evaluate`` does that.
         """
-        recipe = self.recipe
-        evaluated = range(recipe.eval_every, recipe.epochs, recipe.eval_every)
+        epochs = self.recipe.epochs
+        evaluated = range(self.recipe.eval_every, epochs, self.recipe.eval_every)
         ahead = iter if self.device == "cpu" else training.prefetched  # a CPU has no time to spare
         return training.fit(
             net.to(self.device),
             lambda epoch: ahead(self.training_batches(seed, epoch)),
             self.loss,
             self.optimiser(net),
-            epochs=recipe.epochs,
+            epochs=epochs,
             checkpoint=checkpoint,
             after_epoch=lambda e: accuracies(self.evaluate(net)) if e in evaluated else {},
         )
@@ -183,8 +197,9 @@ def inference_batch(device: str) -> int:
 
 def autocast(device: str, precision: str) -> torch.autocast:
     """Context in which "bfloat16" computes convolutions and matrix products; weights stay."""
-    device_type = torch.device(device).type
-    return torch.autocast(device_type, torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(
+        torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
+    )
 
 
 def run(net: SceneNet, inputs: training.Batch, precision: str) -> SceneOutput:
@@ -212,8 +227,8 @@ def test_sets(evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
     """Accuracy on both test sets with each kernel, from which the paper's protocol selects."""
-    found = {}
-    for name, part in test_sets(evaluated).items():
-        for kernel in KERNELS:
-            found[f"{name}_{kernel}"] = accuracy(part["truth"], part[kernel])
-    return found
+    return {
+        f"{name}_{kernel}": accuracy(part["truth"], part[kernel])
+        for name, part in test_sets(evaluated).items()
+        for kernel in KERNELS
+    }

@@ -2,7 +2,8 @@
 
 import difflib
 import types
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ import torch
 from . import corpora
 from .files import first_line
 from .front_ends import FRONT_ENDS
-from .fusion import FUSIONS, SIZES, heads_problem
+from .fusion import FUSIONS, SIZES, check_heads
 from .recipes import PRECISIONS, Preset, SceneRecipe, TaggerSizes
 from .registry import ParameterError, load_plugins, unknown
 from .tags import sources
@@ -59,7 +60,6 @@ class Settings(pydantic.BaseModel):
 
     @property
     def preset(self) -> Preset:
-        """The preset of the data set."""
         return corpora.find(self.data).preset
 
     @property
@@ -74,8 +74,7 @@ class Settings(pydantic.BaseModel):
 
     @property
     def data_name(self) -> str:
-        """Name of the data set in files and folders."""
-        return corpora.find(self.data).name
+        return corpora.find(self.data).name  # in files and folders
 
     def sizes(self) -> dict[str, int]:
         """Heads and layers, those that the fusion uses."""
@@ -83,15 +82,13 @@ class Settings(pydantic.BaseModel):
 
     def parameters(self) -> dict[str, int | str | None]:
         """All parameters of the notebook, resolved, and the fusion."""
-        names = dict.fromkeys(NOTEBOOKS[self.notebook])
-        if self.fusion:
-            names["fusion"] = None
+        names = NOTEBOOKS[self.notebook] + (("fusion",) if self.fusion else ())
         return {name: getattr(self, name) for name in names}
 
     def describe(self) -> pd.DataFrame:
         """The same as a table, for a notebook to show."""
-        values = {k: "does not apply" if v is None else v for k, v in self.parameters().items()}
-        return pd.DataFrame({"value": values})
+        values = pd.Series(self.parameters(), dtype=object)
+        return values.fillna("does not apply").to_frame("value")
 
 
 def check(notebook: str, **values: object) -> Settings:
@@ -117,25 +114,22 @@ def check(notebook: str, **values: object) -> Settings:
 
 
 def _in_words(error: dict) -> str:
-    name = error["loc"][0]
     value = error["input"]
     kind = {"int_type": "a whole number", "string_type": "a text"}.get(error["type"])
-    if kind:
-        return f"parameter '{name}' is {kind}, not {value!r}"
-    return f"parameter '{name}' is {value!r}: {error['msg'].lower()}"
+    problem = f"{kind}, not {value!r}" if kind else f"{value!r}: {error['msg'].lower()}"
+    return f"parameter '{error['loc'][0]}' is {problem}"
 
 
-def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
+def _one_of(name: str, value: str, valid: Sequence[str]) -> None:
     if value not in valid:
         raise unknown(name, value, valid)
 
 
 def _resolved(settings: Settings) -> Settings:
     tagging = settings.notebook == "01_tagger"
-    names = corpora.scene_data_sets()
     if tagging or not Path(settings.data).is_dir():
-        own = [] if tagging else ["the path of a folder of your own"]
-        _one_of("data", settings.data, (*names, *own))
+        folder = () if tagging else (corpora.FOLDER,)
+        _one_of("data", settings.data, (*corpora.scene_data_sets(), *folder))
     preset = settings.preset
     new: dict[str, object] = {
         "epochs": settings.epochs or (preset.tagger if tagging else preset.scene).epochs,
@@ -150,31 +144,28 @@ def _resolved(settings: Settings) -> Settings:
 
 
 def _network(settings: Settings, preset: Preset) -> dict[str, object]:
-    """Front-end, fusion, its sizes and its tags."""
-    front_end = settings.front_end
-    _one_of("front_end", front_end, ("auto", *FRONT_ENDS))
-    front_end = preset.front_end if front_end == "auto" else front_end
+    _one_of("front_end", settings.front_end, ("auto", *FRONT_ENDS))
+    front_end = preset.front_end if settings.front_end == "auto" else settings.front_end
     _one_of("precision", settings.precision, PRECISIONS)
-    fusion = settings.fusion or only_fusion(settings.notebook)
-    parameters = set(NOTEBOOKS[settings.notebook])
-    _one_of("fusion", fusion, tuple(k for k, v in FUSIONS.items() if set(v.uses) <= parameters))
+    fusion = settings.fusion or next(  # a notebook without this parameter has one fusion
+        name for name, entry in FUSIONS.items() if entry.notebook == settings.notebook
+    )
+    given = set(NOTEBOOKS[settings.notebook])
+    _one_of("fusion", fusion, [k for k, entry in FUSIONS.items() if given.issuperset(entry.uses)])
     entry = FUSIONS[fusion]
-    new = {"front_end": front_end, "fusion": fusion}
-    new |= {size: None for size in SIZES if size not in entry.uses}
     if "heads" in entry.uses:
-        problem = heads_problem(settings.heads, FRONT_ENDS[front_end].filters)
-        if problem:
-            raise ParameterError(f"parameter 'heads': {problem}")
+        try:
+            check_heads(settings.heads, FRONT_ENDS[front_end].filters)
+        except ValueError as error:
+            raise ParameterError(f"parameter 'heads': {error}") from None
     if settings.tags is not None:
         sources.find(settings.tags)
-        if entry.build.reads == "nothing":
-            new["tags"] = None
-    return new
-
-
-def only_fusion(notebook: str) -> str:
-    """The fusion of a notebook that has no such parameter."""
-    return next(name for name, entry in FUSIONS.items() if entry.notebook == notebook)
+    return {
+        "front_end": front_end,
+        "fusion": fusion,
+        "tags": None if entry.build.reads == "nothing" else settings.tags,
+        **{size: None for size in SIZES if size not in entry.uses},
+    }
 
 
 def checked_device(name: str) -> str:
@@ -190,7 +181,6 @@ def checked_device(name: str) -> str:
     return name
 
 
-@dataclass
 class Given:
     """The parameters given to a notebook.
 
@@ -198,12 +188,10 @@ class Given:
     between, and is not a module, is a parameter. So a misspelt one is refused, once per kernel.
     """
 
-    names: dict[str, object]
-    before: dict[str, object] = field(init=False)
-    asked: bool = False
-
-    def __post_init__(self):
-        self.before = dict(self.names)
+    def __init__(self, names: dict[str, object]):
+        self.names = names
+        self.before = dict(names)
+        self.asked = False
 
     def settings(self, notebook: str) -> Settings:
         """Check the given parameters (``check``); make torch use the run's number of threads."""
@@ -215,10 +203,9 @@ class Given:
         return settings
 
     def _is_new(self, name: str, value: object) -> bool:
-        unchanged = name in self.before and self.before[name] is value
         return not (
             name.startswith("_")
-            or unchanged
+            or (name in self.before and self.before[name] is value)
             or value is self
             or isinstance(value, types.ModuleType)
         )

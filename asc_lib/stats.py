@@ -5,11 +5,9 @@ is an array ``correct`` [seeds, clips] of 0 and 1. The bootstraps draw places, w
 and, where there are several seeds, seeds too: what would other places and another training give?
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import label_ranking_average_precision_score
@@ -60,28 +58,11 @@ def lwlrap_by_chance(
     return float(np.mean([lwlrap(targets, rng.permutation(scores)) for _ in range(draws)]))
 
 
-def lwlrap_interval(evaluated: pd.DataFrame, values: pd.Series) -> tuple[float, float]:
-    """95 % interval of a value of each clip, weighted by its labels; bootstrap over recordings."""
-    groups = evaluated["recording"].to_numpy()
-    labels = evaluated["labels"].to_numpy()
-    per_clip = values.to_numpy()
-    return interval(lambda rows: np.average(per_clip[rows], weights=labels[rows]), groups)
-
-
 def interval(
-    statistic: Callable[[np.ndarray], float], groups: np.ndarray, seed: int = 0, draws: int = 1000
+    values: np.ndarray, places: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """95 % bootstrap interval of ``statistic(rows)``, drawing whole groups with replacement.
-
-    ``groups``: the group (location, recording) of every row; rows of a group are not independent.
-    """
-    rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    values = []
-    for _ in range(draws):
-        drawn = rng.integers(len(members), size=len(members))
-        values.append(statistic(np.concatenate([members[k] for k in drawn])))
-    return middle(np.array(values))
+    """95 % interval of a mean over clips: ``bootstrap`` of ``values`` [clips] over places."""
+    return middle(bootstrap([np.asarray(values)[None]], places, weights)[0])
 
 
 def middle(draws: np.ndarray) -> tuple[float, float]:
@@ -101,28 +82,32 @@ class Comparison:
     mcnemar: float  # p by clip, each by the majority of its seeds; assumes independent clips
 
 
-def bootstrap(systems: list[np.ndarray], places: np.ndarray, seed: int = 0) -> np.ndarray:
+def bootstrap(
+    systems: list[np.ndarray], places: np.ndarray, weights: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
     """Accuracies [systems, draws] in ``DRAWS`` draws of places and of each system's seeds.
 
     The places drawn are the same for all systems. ``systems``: ``correct`` [seeds, clips] of each;
-    ``places``: of every clip. NaN where there is one place only. Of n seeds n - 1 are drawn, which
-    gives the mean's variance without bias; a single seed says nothing of other trainings.
+    ``places`` and ``weights``: of every clip. NaN where there is one place only. Of n seeds n - 1
+    are drawn, which gives the mean's variance without bias; a single seed says nothing of other
+    trainings.
     """
     rng = np.random.default_rng(seed)
     names, place = np.unique(places, return_inverse=True)
     if len(names) < 2:
         return np.full((len(systems), DRAWS), np.nan)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=DRAWS)
-    clips = drawn @ np.bincount(place)
-    found = []
+    weights = np.ones(len(place)) if weights is None else weights
+    equal = [1 / len(names)] * len(names)
+    drawn = rng.multinomial(len(names), equal, size=DRAWS).astype(float)  # [draws, places]
+    clips = drawn @ np.bincount(place, weights)
+    draws = []
     for correct in systems:
-        # right answers: [seeds, places]
-        right = np.stack([np.bincount(place, row, len(names)) for row in correct])
+        right = np.stack([np.bincount(place, row * weights) for row in correct])  # [seeds, places]
         count = max(len(correct) - 1, 1)
-        uniform = np.full(len(correct), 1 / len(correct))
-        seeds = rng.multinomial(count, uniform, size=DRAWS) / count
-        found.append(np.einsum("ds,sp,dp->d", seeds, right, drawn, optimize=True) / clips)
-    return np.stack(found)
+        equal = [1 / len(correct)] * len(correct)
+        seeds = rng.multinomial(count, equal, size=DRAWS) / count  # shares [draws, seeds]
+        draws.append(np.einsum("ds,sp,dp->d", seeds, right, drawn, optimize=True) / clips)
+    return np.stack(draws)
 
 
 def compare(
@@ -134,12 +119,14 @@ def compare(
     """
     difference = float(system.mean() - other.mean())
     apart = draws - other_draws
-    p = np.nan
-    if not np.isnan(apart).any():
-        extreme = np.abs(apart - difference) >= abs(difference) - 1e-12
-        p = float((1 + np.sum(extreme)) / (1 + DRAWS))
-    detectable = float(POWER * apart.std())
-    return Comparison(difference, middle(apart), p, detectable, mcnemar(system, other))
+    extreme = np.abs(apart - difference) >= abs(difference) - 1e-12
+    return Comparison(
+        difference,
+        interval=middle(apart),
+        p=np.nan if np.isnan(apart).any() else float((1 + extreme.sum()) / (1 + DRAWS)),
+        detectable=float(POWER * apart.std()),
+        mcnemar=mcnemar(system, other),
+    )
 
 
 def mcnemar(system: np.ndarray, other: np.ndarray) -> float:
@@ -161,9 +148,7 @@ def holm(p: list[float]) -> list[float]:
     """Holm's correction of the p of several comparisons; NaN stays NaN and is not counted."""
     values = np.asarray(p, float)
     corrected = np.full(len(p), np.nan)
-    order = [k for k in np.argsort(values) if not np.isnan(values[k])]
-    largest = 0.0
-    for rank, k in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * values[k]))
-        corrected[k] = largest
+    order = np.argsort(values)[: np.sum(~np.isnan(values))]  # NaN comes last
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.maximum.accumulate(np.minimum(factors * values[order], 1.0))
     return corrected.tolist()

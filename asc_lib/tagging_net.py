@@ -7,12 +7,11 @@ from torch import nn
 from .recipes import TAG_RATE, TaggerSizes
 
 
-class MelSpectrogram(torch.nn.Module):
+class MelSpectrogram(torchaudio.transforms.MelSpectrogram):
     """Linear mel power of mono audio at 44.1 kHz: [..., T] to [..., bands, frames] (Sec. 4.2)."""
 
     def __init__(self, sizes: TaggerSizes):
-        super().__init__()
-        self.mel = torchaudio.transforms.MelSpectrogram(
+        super().__init__(
             TAG_RATE,
             sizes.n_fft,
             hop_length=sizes.hop,
@@ -22,9 +21,6 @@ class MelSpectrogram(torch.nn.Module):
             mel_scale="slaney",
             norm="slaney",
         )
-
-    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        return self.mel(waveform)
 
 
 def standardised_decibels(mel: torch.Tensor) -> torch.Tensor:
@@ -47,22 +43,22 @@ class TaggingNet(nn.Module):
         super().__init__()
         from torchvision.models.resnet import BasicBlock  # takes seconds; scenes do without it
 
-        first = sizes.widths[0]
+        width = sizes.widths[0]
         self.stem = nn.Sequential(
-            nn.Conv2d(1, first, 7, stride=2, padding=3, bias=False),
-            nn.BatchNorm2d(first),
+            nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(),
             nn.MaxPool2d(3, 2, 1),
         )
         blocks = []
-        width = first
         for stage, (filters, depth) in enumerate(zip(sizes.widths, sizes.depths)):
             for block in range(depth):
                 stride = 2 if stage and not block else 1
                 down = None
                 if stride > 1 or width != filters:
-                    shortcut = nn.Conv2d(width, filters, 1, stride, bias=False)
-                    down = nn.Sequential(shortcut, nn.BatchNorm2d(filters))
+                    down = nn.Sequential(
+                        nn.Conv2d(width, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
+                    )
                 blocks.append(BasicBlock(width, filters, stride, down))
                 width = filters
         self.blocks = nn.Sequential(*blocks)

@@ -51,7 +51,8 @@ def prefetched(batches: Iterable[Batch]) -> Iterator[Batch]:
     source = iter(batches)
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, source, None)
-        while (batch := coming.result()) is not None:
+        while coming.result() is not None:
+            batch = coming.result()
             coming = pool.submit(next, source, None)
             yield batch
 
@@ -83,8 +84,8 @@ def fit(
     Its columns are epoch, loss, seconds and what ``after_epoch(epoch)`` returns. ``batches(epoch)``
     yields the epoch's batches, ``loss(net, batch)`` is the loss of one of them, and ``schedule``
     steps once per epoch. With ``checkpoint`` the state is written there after every epoch, and
-    training resumes from it. Prints one line per epoch. Raises FloatingPointError when the loss is
-    no longer finite.
+    training resumes from it. Prints one line per epoch, or per ten where they take seconds. Raises
+    FloatingPointError when the loss is no longer finite.
     """
     history = resume(checkpoint, net, optimiser, schedule) if checkpoint else []
     if history:
@@ -95,13 +96,16 @@ def fit(
         losses = [step(net, batch, loss, optimiser) for batch in batches(epoch)]
         mean = torch.stack(losses).mean().item()
         if not np.isfinite(mean):
-            what = f"the loss is {mean} in epoch {epoch}"
-            raise FloatingPointError(f"{what}: a lower learning rate may help")
+            raise FloatingPointError(
+                f"the loss is {mean} in epoch {epoch}: a lower learning rate may help"
+            )
         if schedule:
             schedule.step()
         row = {"epoch": epoch, "loss": mean} | after_epoch(epoch)
-        history.append(row | {"seconds": time.perf_counter() - started})
-        print(f"epoch {epoch:3d} of {epochs}  loss {mean:.3f}", flush=True)
+        seconds = time.perf_counter() - started
+        history.append(row | {"seconds": seconds})
+        if seconds > 5 or epoch % 10 == 0 or epoch in (1, epochs):
+            print(f"epoch {epoch:3d} of {epochs}  loss {mean:.3f}", flush=True)
         if checkpoint:
             save_checkpoint(checkpoint, net, optimiser, schedule, history)
     return pd.DataFrame(history)
@@ -109,11 +113,13 @@ def fit(
 
 def save_checkpoint(path: Path, net: nn.Module, optimiser, schedule, history: list[dict]) -> None:
     """Write weights, optimiser state and history as one safetensors file, whole."""
-    tensors = {f"net.{name}": value.contiguous() for name, value in net.state_dict().items()}
     state = optimiser.state_dict()
-    for index, values in state["state"].items():
-        for name, value in values.items():
-            tensors[f"optimiser.{index}.{name}"] = value.contiguous()
+    tensors = {f"net.{name}": value.contiguous() for name, value in net.state_dict().items()}
+    tensors |= {
+        f"optimiser.{index}.{name}": value.contiguous()
+        for index, values in state["state"].items()
+        for name, value in values.items()
+    }
     about = {
         "history": history,
         "groups": state["param_groups"],
@@ -130,16 +136,13 @@ def resume(path: Path, net: nn.Module, optimiser, schedule) -> list[dict]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = file.metadata()
-    weights: dict[str, torch.Tensor] = {}
+    weights = {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
+    net.load_state_dict(weights)
     state: dict[int, dict] = {}
     for name, value in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "net":
-            weights[rest] = value
-        else:
-            index, _, entry = rest.partition(".")
+        if name.startswith("optimiser."):
+            _, index, entry = name.split(".")
             state.setdefault(int(index), {})[entry] = value
-    net.load_state_dict(weights)
     optimiser.load_state_dict({"state": state, "param_groups": json.loads(about["groups"])})
     if schedule:
         schedule.load_state_dict(json.loads(about["schedule"]))

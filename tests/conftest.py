@@ -1,7 +1,11 @@
-"""Small corpora that tests share, composed once a session; one thread a process, since tests run side by side."""
+"""Small corpora and a saved system that tests share, made once a session.
+
+One thread per process, since tests run side by side.
+"""
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +13,17 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from helpers import ATTENTION, roots
 
-from asc_lib import settings
+from asc_lib import corpora, settings
 from asc_lib.corpora import esc50, mini, soundscapes, store, tau2019
+from asc_lib.recipes import TaggerSizes
 from asc_lib.runs import records
 from asc_lib.scene_net import SceneNet
 from asc_lib.scenes import SceneData
-from asc_lib.tagging_net import TaggerSizes, TaggingNet
-from asc_lib.tags import sources
-from asc_lib.tags.tagger_training import Tagger
+from asc_lib.tagging_net import TaggingNet
+from asc_lib.tags.tagger import Tagger
+from asc_lib.tags.vectors import TagVectors
 from asc_lib.use import system
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -35,19 +41,22 @@ def small_mini(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def esc50_folder(tmp_path_factory):
-    """A folder laid out as the official ESC-50 release: 50 classes, 5 folds, 4 short clips each, of 2 recordings."""
+    """A folder laid out as the official ESC-50 release: 50 classes in 5 folds.
+
+    Each has 4 short clips of 2 recordings in every fold.
+    """
     root = tmp_path_factory.mktemp("ESC-50")
     (root / "audio").mkdir()
     (root / "meta").mkdir()
-    rng, rows = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    rows = []
     classes = [*sorted(esc50_classes()), *(f"class_{k}" for k in range(50))][:50]
     for fold in range(1, 6):
         for target, category in enumerate(classes):
             for take in "ABCD":
                 source = 100_000 + fold * 1000 + target * 10 + (take > "B")
-                source = (
-                    131_943 if take == "A" and fold in (2, 3, 5) and target == fold else source
-                )  # as ESC-50 has it
+                if take == "A" and fold in (2, 3, 5) and target == fold:
+                    source = 131_943  # as ESC-50 has it
                 name = f"{fold}-{source}-{take}-{target}.wav"
                 soundfile.write(
                     root / "audio" / name, 0.1 * rng.standard_normal(4410), 44_100, subtype="PCM_16"
@@ -62,71 +71,55 @@ def esc50_classes() -> set[str]:
     return {tag for scene in esc50.SCENES.values() for tag in (*scene.beds, *scene.events)}
 
 
+@pytest.fixture(scope="session")
+def tagged(small_mini, tmp_path_factory):
+    """The clips of ``small_mini`` with the tag vectors of a tagger that was not trained."""
+    root = tmp_path_factory.mktemp("tagged")
+    sizes = TaggerSizes(
+        bands=32, n_fft=1024, hop=882, widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), crop=16, folds=2
+    )
+    torch.manual_seed(0)
+    names = [f"tag_{k}" for k in range(12)]
+    nets = {fold: TaggingNet(len(names), sizes).eval() for fold in (1, 2)}
+    tagger = Tagger(nets, names, sizes)
+    with roots(root):
+        waveforms = store.pack(small_mini)
+    values = tagger.tag_scenes(small_mini, waveforms, np.arange(len(small_mini.clips)))
+    vectors = TagVectors(values[:, None], names, "tagger", tagger=tagger)
+    return SceneData(small_mini, waveforms, vectors, corpora.find("mini").preset.scene, "cpu")
+
+
 @dataclass(frozen=True)
 class Saved:
     """A system that was saved, and what it was saved from."""
 
-    folder: Path
+    root: Path  # under which it lies
     net: SceneNet
     scenes: SceneData
-    vectors: tag_vectors.TagVectors
-    judged: pd.DataFrame
+    evaluated: pd.DataFrame
 
-    def again(self, **parameters) -> Path:
-        """Save it as if it had been trained with other parameters."""
-        return save_system(self.net, self.scenes, self.vectors, self.judged, **parameters)
+    @cached_property
+    def folder(self) -> Path:
+        """Its folder."""
+        return self.again()
 
-
-def save_system(net, scenes, vectors, judged, **parameters) -> Path:
-    common = dict(
-        data="mini",
-        seed=0,
-        epochs=1,
-        device="cpu",
-        threads=1,
-        front_end="auto",
-        precision="float32",
-    )
-    settings = experiment.check(
-        "04_attention", **common, **(dict(tags="tagger", heads=2, layers=1) | parameters)
-    )
-    history = pd.DataFrame([{"epoch": 1, "loss": 1.0, "seconds": 1.0}])
-    record = records.write_scene_record(
-        settings, scenes.corpus, scenes.waveforms, vectors, judged=judged, history=history, net=net
-    )
-    return system.save(settings, scenes, vectors, net, record)
+    def again(self, tags: str = "tagger") -> Path:
+        """Save it, as if it had been trained with these tags."""
+        scenes = self.scenes
+        if tags != "tagger":
+            scenes = replace(scenes, vectors=replace(scenes.vectors, source=tags, tagger=None))
+        checked = settings.check("04_attention", **(ATTENTION | dict(epochs=1, tags=tags)))
+        history = pd.DataFrame([{"epoch": 1, "loss": 1.0, "seconds": 1.0}])
+        with roots(self.root):
+            record = records.write_scene_record(checked, scenes, self.net, history, self.evaluated)
+            return system.save(checked, scenes, self.net, record)
 
 
 @pytest.fixture(scope="session")
-def saved(small_mini, tmp_path_factory):
+def saved(tagged, tmp_path_factory):
     """A system with untrained networks, saved as a notebook saves it, for clips of 1 s."""
-    root = tmp_path_factory.mktemp("saved")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ASC_DATA", str(root / "data"))
-        patch.setenv("ASC_RESULTS", str(root / "results"))
-        sizes = TaggerSizes(
-            bands=32,
-            n_fft=1024,
-            hop=882,
-            widths=(8, 8, 8, 8),
-            depths=(1, 1, 1, 1),
-            crop=16,
-            folds=2,
-        )
-        torch.manual_seed(0)
-        names = [f"tag_{k}" for k in range(12)]
-        tagger = Tagger(
-            {fold: TaggingNet(len(names), sizes).eval() for fold in (1, 2)}, names, sizes
-        )
-        tagger.save(root / "data" / "made" / "tiny")
-        patch.setattr(system, "default_tagger", lambda data: (tagger, {}, "tiny"))
-        waveforms = store.pack(small_mini)
-        values = tagger.tag_scenes(small_mini, waveforms, np.arange(len(small_mini.clips)))
-        vectors = tag_vectors.TagVectors(values, names, "tagger", None)
-        scenes = SceneData(small_mini, waveforms, values, experiment.PRESETS["mini"].scene, "cpu")
-        net = SceneNet(len(names), len(small_mini.labels), "narrow", "attention", heads=2, layers=1)
-        net.output.weight.data *= (
-            20  # probabilities that tell clips apart, though nothing is trained
-        )
-        judged = scenes.judge(net)
-        yield Saved(save_system(net, scenes, vectors, judged), net, scenes, vectors, judged)
+    torch.manual_seed(0)
+    labels = len(tagged.corpus.labels)
+    net = SceneNet(tagged.n_tags, labels, "narrow", "attention", heads=2, layers=1)
+    net.output.weight.data *= 20  # probabilities that tell clips apart, though nothing is trained
+    return Saved(tmp_path_factory.mktemp("saved"), net, tagged, tagged.evaluate(net))

@@ -1,9 +1,10 @@
-"""Kill downloads, packing, tag extraction and training at random moments: each must then end as if undisturbed.
+"""Kill downloads, packing, tagging and training at random: each must then end as if undisturbed.
 
     python tests/kill_nine.py --kills 50
 
-Each kill (SIGKILL) happens in a folder of its own, at a moment drawn evenly from the time that the work takes
-undisturbed, and is followed by a plain restart, whose files are compared byte by byte with those of an undisturbed run.
+Each kill (SIGKILL) happens in a folder of its own, at a moment drawn evenly from the time that the
+work takes undisturbed, and is followed by a plain restart, whose files are compared byte by byte
+with those of an undisturbed run.
 """
 
 import argparse
@@ -42,13 +43,13 @@ def fetch(shared: Path, own: Path) -> None:
         archives.append(
             Archive(path.name, f"{os.environ['SERVER']}/{path.name}", path.stat().st_size, md5)
         )
-    fetch("tau2019", archives, own / "tau2019")
+    fetch("tau2019", own / "tau2019", listed=archives)
 
 
 def pack(shared: Path, own: Path) -> None:
     from asc_lib.corpora import store
 
-    store.AT_A_TIME = 16
+    store.CHUNK = 16
     store.verify(corpus(shared))
 
 
@@ -56,27 +57,27 @@ def tags(shared: Path, own: Path) -> None:
     """Tag vectors by networks that were not trained: their values matter here, not their sense."""
     import torch
 
+    from asc_lib import corpora
     from asc_lib.corpora import store
-    from asc_lib.settings import PRESETS
     from asc_lib.tagging_net import TaggingNet
-    from asc_lib.tags import sources
-    from asc_lib.tags.tagger_training import Tagger
+    from asc_lib.tags import sources, vectors
+    from asc_lib.tags.tagger import Tagger
 
     torch.manual_seed(0)
-    sizes, names = PRESETS["mini"].tagger, [f"tag {k}" for k in range(20)]
+    sizes, names = corpora.find("mini").preset.tagger, [f"tag {k}" for k in range(20)]
     tagger = Tagger({fold: TaggingNet(20, sizes) for fold in (1, 2)}, names, sizes)
-    tag_vectors.default_tagger = lambda data: (tagger, {"stage 2": {"test": None}}, "random")
-    tag_vectors.TAGGED_AT_A_TIME = 16
+    sources.default_tagger = lambda data: (tagger, {"stage 2": {"test": None}}, "random")
+    vectors.CHUNK = 16
     scenes = corpus(shared)
-    tag_vectors.open_tag_vectors("tagger", scenes, store.pack(scenes))
+    sources.open_tag_vectors("tagger", scenes, store.pack(scenes))
 
 
 def training(shared: Path, own: Path) -> None:
-    """Four epochs with mixup and a look at the test clips; what is kept: weights, and the record."""
+    """Four epochs with mixup and an evaluation; what is kept: weights, and the record."""
     import torch
     from safetensors.torch import save_file
 
-    from asc_lib import settings
+    from asc_lib import corpora
     from asc_lib.corpora import store
     from asc_lib.files import write_text, written_whole
     from asc_lib.scene_net import SceneNet
@@ -84,12 +85,9 @@ def training(shared: Path, own: Path) -> None:
 
     torch.manual_seed(0)
     scenes = corpus(shared)
-    recipe = replace(
-        experiment.PRESETS["mini"].scene, crop=12_000, epochs=4, mixup_from=2, eval_every=2
-    )
-    data = SceneData(
-        scenes, store.pack(scenes), np.zeros((len(scenes.clips), 0), "float32"), recipe, "cpu"
-    )
+    preset = corpora.find("mini").preset
+    recipe = replace(preset.scene, crop=12_000, epochs=4, mixup_from=2, eval_every=2)
+    data = SceneData(scenes, store.pack(scenes), None, recipe, "cpu", "nothing")
     net = SceneNet(0, 10, "narrow", "baseline")
     history = data.train(net, 0, own / "checkpoint.safetensors")
     with written_whole(own / "net.safetensors") as file:
@@ -99,8 +97,9 @@ def training(shared: Path, own: Path) -> None:
 
 
 def work(job: str, shared: Path, own: Path) -> None:
-    import asc_lib.tag_vectors  # noqa: F401, before the clock starts
     import torch
+
+    import asc_lib.tags.sources  # noqa: F401, before the clock starts
 
     torch.set_num_threads(1)
     print("started", flush=True)
@@ -156,7 +155,7 @@ def finish(process: subprocess.Popen) -> float:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Hash of every file by its name, but of locks and of what a kill left under a temporary name."""
+    """Hash of every file by its name, but of locks and of temporary files that a kill left."""
     files = [
         path
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""Reading, pre-emphasis, mel spectrograms and the packed store, against independent calculations."""
+"""Reading, pre-emphasis, mel spectrograms, the packed store, against independent calculations."""
 
 import os
 import shutil
@@ -17,20 +17,23 @@ from hypothesis import strategies as st
 
 from asc_lib import corpora, files
 from asc_lib.corpora import audio, store
+from asc_lib.front_ends import pre_emphasis
+from asc_lib.recipes import TaggerSizes
+from asc_lib.tagging_net import MelSpectrogram, standardised_decibels
 
 
 def test_pre_emphasis_is_the_filter_of_the_paper():
     x = np.random.default_rng(0).uniform(-1, 1, (2, 5000)).astype("float32")
     expected = 32_000 * scipy.signal.lfilter([1, -0.97], [1], x)[:, 1:]
-    assert np.allclose(audio.pre_emphasis(torch.from_numpy(x)), expected, atol=0.02)
+    assert np.allclose(pre_emphasis(torch.from_numpy(x)), expected, atol=0.02)
     as_int16 = torch.from_numpy((x * 2**15).astype("int16"))
-    assert np.allclose(audio.pre_emphasis(as_int16), expected, atol=3)
-    assert audio.pre_emphasis(torch.zeros(2, 480_000)).shape == (2, 479_999)
+    assert np.allclose(pre_emphasis(as_int16), expected, atol=3)
+    assert pre_emphasis(torch.zeros(2, 480_000)).shape == (2, 479_999)
 
 
 def test_mel_spectrogram_is_librosas():
     x = np.random.default_rng(1).standard_normal(44_100).astype("float32")
-    ours = audio.MelSpectrogram()(torch.from_numpy(x)).numpy()
+    ours = MelSpectrogram(TaggerSizes())(torch.from_numpy(x)).numpy()
     options = dict(
         sr=44_100, n_fft=2560, hop_length=347, n_mels=128, fmin=20, fmax=22_050, pad_mode="reflect"
     )
@@ -39,12 +42,12 @@ def test_mel_spectrogram_is_librosas():
 
 def test_standardised_decibels():
     mel = torch.rand(3, 64, 50) + 1e-3
-    image = audio.standardised_decibels(mel)
+    image = standardised_decibels(mel)
     assert torch.allclose(image.mean((1, 2)), torch.zeros(3), atol=1e-5)
     assert torch.allclose(image.std((1, 2)), torch.ones(3), atol=1e-4)
     expected = 10 * np.log10(mel[0].numpy())
     assert np.allclose(image[0], (expected - expected.mean()) / expected.std(ddof=1), atol=1e-4)
-    assert torch.isfinite(audio.standardised_decibels(torch.zeros(1, 8, 8))).all()
+    assert torch.isfinite(standardised_decibels(torch.zeros(1, 8, 8))).all()
 
 
 @pytest.mark.parametrize(
@@ -161,14 +164,12 @@ def test_a_damaged_store_is_refused(small_mini, tmp_path, monkeypatch):
         raw.seek(-3, 2)
         raw.write(bytes([byte[0] ^ 1]))
     first = small_mini.clips["filename"].iloc[-1]
-    with pytest.raises(
-        corpora.CorpusError, match=rf"is damaged \(first at \['{first}'\]\): delete this folder"
-    ):
+    remedy = "delete it to have it packed again"
+    where = rf"is damaged \(first at \['{first}'\]\): {remedy}"
+    with pytest.raises(corpora.CorpusError, match=where):
         store.verify(small_mini)
     os.truncate(file, 1_000_000)
-    with pytest.raises(
-        corpora.CorpusError, match="is damaged .*: delete this folder, and it is packed again"
-    ):
+    with pytest.raises(corpora.CorpusError, match=f"is damaged .*: {remedy}"):
         store.pack(small_mini)
     shutil.rmtree(file.parent)
     assert store.pack(small_mini).fingerprint == packed.fingerprint
@@ -213,7 +214,7 @@ def test_a_filled_array_is_what_was_filled_in(tmp_path):
     ):
         files.filled(tmp_path / "a.npy", (5, 4), "int16", fill, 5, 2)
     os.truncate(tmp_path / "a.npy", 140)
-    with pytest.raises(ValueError, match="a.npy is damaged .*: delete it, and it is made again"):
+    with pytest.raises(ValueError, match="a.npy is damaged .*: delete it to have it made again"):
         files.filled(tmp_path / "a.npy", (5, 3), "int16", fill, 5, 2)
 
 
@@ -233,7 +234,7 @@ def test_a_file_does_not_replace_a_folder(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["kept", "a"]
 
 
-def test_an_artefact_is_made_once(tmp_path):
+def test_a_thing_is_made_once(tmp_path):
     calls = []
 
     def make(path):

@@ -1,6 +1,7 @@
-"""JupyterLab in a real browser: notebooks 04 and 07 run, a slider moves the picture, an upload gives a prediction.
+"""JupyterLab in a real browser: notebooks 04 and 07 run, a slider moves the picture, uploads work.
 
-Skipped where Chromium is not installed, unless ``ASC_BROWSER=required``. With ``ASC_SCREENSHOTS`` the pages are kept.
+Skipped where Chromium is not installed, unless ``ASC_BROWSER=required``. With ``ASC_SCREENSHOTS``
+the pages are kept.
 """
 
 import json
@@ -41,7 +42,7 @@ if not CHROMIUM and os.environ.get("ASC_BROWSER") != "required":
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab on a free port, over a folder with short copies of 04 and 07: its address and the folder."""
+    """JupyterLab over short copies of 04 and 07: its address, and the folder."""
     root = tmp_path_factory.mktemp("lab")
     for name, settings in SETTINGS.items():
         path = (
@@ -79,12 +80,12 @@ def lab(tmp_path_factory):
 
 
 def address(server: subprocess.Popen) -> str:
-    said = []
+    printed = []
     for line in server.stdout:
-        said.append(line)
+        printed.append(line)
         if found := re.search(r"http://(?:localhost|127\.0\.0\.1):\d+", line):
             return found[0]
-    raise AssertionError("".join(said))
+    raise AssertionError("".join(printed))
 
 
 def copy(name: str, folder: Path, **parameters: object) -> None:
@@ -143,15 +144,15 @@ def screenshots(page, name: str) -> None:
             page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{theme.lower()}-{width}.png")
 
 
-def said(page) -> str:
+def shown(page) -> str:
     return page.locator(".widget-html-content >> text=own tags").last.inner_text()
 
 
-def expected(heard: attention.Heard, tags: torch.Tensor) -> str:
+def expected(cached: what_if.CachedClip, tags: torch.Tensor) -> str:
     """The three most probable scenes, in the words of the page."""
-    now, own = (attention.probabilities(heard.answer(one))[0] for one in (tags, None))
+    now, own = (what_if.probabilities(cached.output(one))[0] for one in (tags, None))
     best = np.argsort(-now)[:3]
-    labels = heard.system.labels
+    labels = cached.system.labels
     return ", ".join(
         f"{labels[k]} {100 * now[k]:.1f} % (own tags: {100 * own[k]:.1f} %)" for k in best
     )
@@ -161,14 +162,13 @@ def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
     url, root = lab
     run_all(page, url, "04_attention", ".widget-slider")
     (folder,) = (root / "results" / "mini" / "systems").iterdir()
-    trained, corpus = system.load(folder, "cpu"), corpora.open_scenes("mini")
+    trained, corpus = system.load(folder, "cpu"), corpora.find("mini").scenes()
     clip = page.locator(".widget-dropdown:has(label:text-is('clip')) select")
     name = clip.evaluate("menu => menu.options[menu.selectedIndex].text").split(":")[0]
     row = corpus.clips.index[corpus.clips["filename"] == name][0]
-    heard = attention.Heard.of(
-        trained, *trained.inputs(np.array(store.pack(corpus).waveforms[row])[None])
-    )
-    assert said(page) == expected(heard, heard.tags)
+    waveform = np.array(store.pack(corpus).waveforms[row])
+    cached = what_if.CachedClip.of(trained, trained.inputs(waveform[None]))
+    assert shown(page) == expected(cached, cached.tags)
     screenshots(page, "explorer")
 
     handle = page.locator(".widget-slider .noUi-handle").first
@@ -177,9 +177,9 @@ def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
     handle.focus()
     handle.press("Home")
     page.locator(f".widget-html-content >> text=/changed: {tag} .* 0.00$/").wait_for()
-    tags = heard.tags.clone()
+    tags = cached.tags.clone()
     tags[0, k] = 0.0
-    assert said(page).splitlines()[0] == expected(heard, tags) != expected(heard, heard.tags)
+    assert shown(page).splitlines()[0] == expected(cached, tags) != expected(cached, cached.tags)
 
     if SCREENSHOTS:  # the README's picture
         page.set_viewport_size({"width": 1280, "height": 2000})
@@ -199,7 +199,7 @@ def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
 
     page.locator("button >> text=reset").last.click()
     page.wait_for_function("!document.body.innerText.includes('changed: ')")
-    assert said(page) == expected(heard, heard.tags)
+    assert shown(page) == expected(cached, cached.tags)
 
 
 WATCH = """() => {
@@ -207,7 +207,9 @@ WATCH = """() => {
   window.drawn = []; window.pressed = null;
   document.addEventListener('keydown', () => { window.pressed = performance.now(); }, true);
   for (const picture of pictures) picture.addEventListener('load', () => {
-    if (window.pressed !== null) { window.drawn.push(performance.now() - window.pressed); window.pressed = null; }
+    if (window.pressed === null) return;
+    window.drawn.push(performance.now() - window.pressed);
+    window.pressed = null;
   });
 }"""
 
@@ -216,7 +218,7 @@ def test_an_uploaded_recording_gets_its_prediction(lab, page):
     url, root = lab
     (folder,) = (root / "results" / "mini" / "systems").iterdir()
     copy("07_your_recordings", root / "notebooks", system=str(folder))
-    corpus = corpora.open_scenes("mini")
+    corpus = corpora.find("mini").scenes()
     row = corpus.rows("test")[7]
     recording, waveform = root / "mine.wav", np.array(store.pack(corpus).waveforms[row])
     recording.write_bytes(explorer.wav(waveform))
@@ -227,6 +229,6 @@ def test_an_uploaded_recording_gets_its_prediction(lab, page):
     trained = system.load(folder, "cpu")
     predicted = trained.predict(recording)
     page.locator(f".widget-html-content >> text='mine.wav: {predicted.scene}'").wait_for()
-    heard = attention.window_of(predicted, 0)
-    page.locator(f".widget-html-content >> text={expected(heard, heard.tags)}").wait_for()
+    cached = what_if.window_of(predicted, 0)
+    page.locator(f".widget-html-content >> text={expected(cached, cached.tags)}").wait_for()
     screenshots(page, "recordings")

@@ -1,5 +1,7 @@
-"""Composed corpora: the official formats, no leaks, no tag that gives a scene away; clear errors."""
+"""Composed corpora: official formats, no leaks, no tag that gives a scene away; clear errors."""
 
+import functools
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +11,9 @@ import soundfile
 
 from asc_lib import corpora
 from asc_lib.corpora import esc50, fsdkaggle2019, mini, soundscapes, tau2019
-from asc_lib.tagging_net import TaggerSizes
-from asc_lib.tags import tagger_training
+from asc_lib.recipes import TaggerSizes
+from asc_lib.tags.tag_data import TagData, fold_numbers, training_rows
+from asc_lib.tags.tagger import Tagger
 
 
 def test_scenes_are_written_as_tau_2019(small_mini):
@@ -120,12 +123,14 @@ def test_esc50_shares_no_location_and_no_recording(esc50_folder, tmp_path):
 
 def test_no_tagger_has_heard_a_clip_that_it_tags(esc50_folder, tmp_path):
     sounds = esc50.RecordedSounds(esc50_folder)
-    soundscapes.write_tag_clips(esc50.tag_rows(sounds), esc50.TagClip(sounds), tmp_path / "tags")
+    make = functools.partial(esc50._tag_clip, sounds.audio)
+    soundscapes.write_tag_clips(esc50.tag_rows(sounds), make, tmp_path / "tags")
     tags = fsdkaggle2019.read("esc50", tmp_path / "tags")
     sizes = TaggerSizes()
-    folds = tagger.fold_numbers(tags, sizes, seed=0)
+    folds = fold_numbers(tags, sizes, seed=0)
     nets = dict.fromkeys(np.unique(folds[tags.clips["set"] == "curated"]))
-    system, data = tagger.Tagger(nets, tags.tags, sizes), tagger.TagData(tags, [], folds, sizes)
+    tagger = Tagger(nets, tags.tags, sizes)
+    data = TagData(tags, [], folds, sizes)
     assert set(nets) == {1, 2, 3, 4} and "freesound-131943" not in set(tags.clips["recordings"])
     table = pd.read_csv(esc50_folder / "meta" / "esc50.csv")
     official = {
@@ -134,13 +139,13 @@ def test_no_tagger_has_heard_a_clip_that_it_tags(esc50_folder, tmp_path):
     assert official[2] & official[3]
     recordings = tags.clips["recordings"].to_numpy()
     for scene_fold in range(1, 6):
-        allowed = system.fit_to_tag(scene_fold)
+        allowed = tagger.unbiased(scene_fold)
         assert allowed == ((scene_fold,) if scene_fold < 5 else (1, 2, 3, 4))
         for fold in allowed:
             assert scene_fold == 5 or data.teachers(fold) == [scene_fold]  # nor has who taught it
             heard = {
                 recordings[row]
-                for rows in tagger.training_rows(tags, folds, fold).values()
+                for rows in training_rows(tags, folds, fold).values()
                 for row in rows
             }
             composed = {
@@ -189,19 +194,17 @@ def test_tag_clips_are_written_as_fsdkaggle2019(tmp_path):
 def test_a_missing_esc50_says_where_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setenv("ASC_ESC50", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"no ESC-50.*CC BY-NC 3.0.*ASC_ESC50"):
-        corpora.open_scenes("esc50")
+        corpora.find("esc50").scenes()
 
 
-@pytest.mark.parametrize("which, where", [("open_scenes", "2589280"), ("open_tags", "3612637")])
+@pytest.mark.parametrize("which, where", [("scenes", "2589280"), ("tagger_clips", "3612637")])
 def test_missing_official_corpora_say_where_to_get_them(which, where, monkeypatch, tmp_path):
     monkeypatch.setenv("ASC_DATA", str(tmp_path))
     with pytest.raises(corpora.CorpusError, match=where):
-        getattr(corpora, which)("tau2019")
+        getattr(corpora.find("tau2019"), which)()
 
 
 def test_contradictory_lists_are_refused(small_mini, tmp_path):
-    import shutil
-
     shutil.copytree(small_mini.root, tmp_path / "c", ignore=shutil.ignore_patterns("audio"))
     setup = tmp_path / "c" / "evaluation_setup"
     train = pd.read_csv(setup / "fold1_train.csv", sep="\t")

@@ -1,8 +1,6 @@
 """`asc data`: one line for what is wrong, no traceback, an exit code."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -46,7 +44,7 @@ def test_check_lists_everything_and_fails(tau):
 
 def test_pack_and_info(tau):
     code, out = asc("pack", "tau2019")
-    packed = store.pack(corpora.open_scenes("tau2019"))
+    packed = store.pack(corpora.find("tau2019").scenes())
     assert code == 0 and f"190 clips of 1 s, 0.0365 GB, fingerprint {packed.fingerprint}" in out
     code, out = asc("info")
     (line,) = [line for line in out.splitlines() if "tau2019-store-" in line]
@@ -73,11 +71,13 @@ def test_info_of_an_unfinished_store(tau):
     [
         (
             "nowhere",
-            "unknown data set 'nowhere': choose one of mini, esc50, tau2019, or name a folder",
+            "parameter 'data' is 'nowhere': choose one of fsdkaggle2019, tau2019, esc50, mini, the "
+            "path of a folder of your own",
         ),
         (
             "tau2019",
-            "tau2019 is not there: `asc data fetch tau2019` gets it, or unpack its archives there by hand",
+            "tau2019 is missing: `asc data fetch tau2019` downloads it, or unpack its archives "
+            "there",
         ),
         ("mini", "/sys/no"),  # a folder that cannot be made
         ("esc50", "no ESC-50"),
@@ -95,7 +95,7 @@ def test_what_cannot_be_opened(command, name, message, tmp_path, monkeypatch):
     )
 
 
-def test_a_folder_of_ones_own(tmp_path, monkeypatch):
+def test_a_custom_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
     root = tmp_path / "mine"
     root.mkdir()
@@ -114,10 +114,8 @@ def test_a_folder_of_ones_own(tmp_path, monkeypatch):
     assert code == 0 and "8 clips of 1 s" in out and (root / "split.csv").is_file()
 
 
-def test_the_corpora_are_a_command_too():
-    done = subprocess.run(
-        [sys.executable, "-m", "asc_lib.corpora", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0 and all(
-        word in done.stdout for word in ("fetch", "check", "pack", "info")
-    )
+def test_a_data_set_without_scenes(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path))
+    code, out = asc("pack", "fsdkaggle2019")
+    what = "parameter 'data' is 'fsdkaggle2019': choose one of tau2019, esc50, mini, the path of"
+    assert code == 1 and out.startswith(f"asc data pack: {what}") and len(out.splitlines()) == 1

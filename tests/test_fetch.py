@@ -1,4 +1,4 @@
-"""Downloads against a local server laid out as the hosts are, and everything that can go wrong with them."""
+"""Downloads from a local server laid out as the hosts are, and all that can go wrong with them."""
 
 import errno
 import hashlib
@@ -12,13 +12,14 @@ import sys
 import threading
 import zipfile
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import requests
 from typer.testing import CliRunner
 
-from asc_lib import cli
+from asc_lib import cli, corpora
 from asc_lib.corpora import fetch
 from asc_lib.corpora.fetch import Archive, FetchError
 
@@ -26,7 +27,7 @@ TAU = "TAU-urban-acoustic-scenes-2019-development"
 
 
 class Host:
-    """What a local server has, how often each file was asked for, and how it answers: a list of tricks a file."""
+    """What a local server has, how often it was asked for each file, and its tricks for each."""
 
     def __init__(self):
         self.files, self.tricks, self.asked = {}, {}, Counter()
@@ -100,6 +101,12 @@ def tau(host):
     }
 
 
+def list_of_tau(monkeypatch, archives):
+    """Let this be what lists the archives of TAU 2019."""
+    changed = replace(corpora.find("tau2019"), archives=archives)
+    monkeypatch.setitem(corpora.DATA_SETS, "tau2019", changed)
+
+
 def unpacked(root, folder=""):
     files = [path for path in root.rglob("*") if path.is_file() and ".fetched" not in path.parts]
     return {folder + path.relative_to(root).as_posix(): path.read_bytes() for path in files}
@@ -107,7 +114,7 @@ def unpacked(root, folder=""):
 
 def test_a_corpus_is_fetched_once(host, tmp_path, capsys):
     listed, files = tau(host)
-    fetch.fetch("tau2019", listed, tmp_path)
+    fetch.fetch("tau2019", tmp_path, listed=listed)
     assert unpacked(tmp_path, f"{TAU}/") == files and set(host.asked.values()) == {1}
     assert not [
         path for path in (tmp_path / ".fetched").iterdir() if path.suffix not in (".json", "")
@@ -116,12 +123,12 @@ def test_a_corpus_is_fetched_once(host, tmp_path, capsys):
     assert "4 of 4 archives to go" in out and out.index(".meta") < out.index("audio.1") < out.index(
         "audio.3"
     )
-    fetch.fetch("tau2019", listed, tmp_path)
+    fetch.fetch("tau2019", tmp_path, listed=listed)
     assert set(host.asked.values()) == {1}
 
 
 def split(files, size):
-    """A zip archive of these files in parts: cut, with the number of each entry's part and its offset in it."""
+    """A zip archive of these files in parts, with the part of each entry and its offset in it."""
     raw = bytearray(b"PK\7\x08" + zipped(files))
     for place in (k for k in range(len(raw)) if raw[k : k + 4] == b"PK\1\2"):
         offset = struct.unpack_from("<L", raw, place + 42)[0] + 4
@@ -143,7 +150,7 @@ def test_a_split_archive_is_joined(size, host, tmp_path):
         host.add(name, part)
         for name, part in zip([*names, "FSDKaggle2019.audio_train_noisy.zip"], parts)
     ]
-    fetch.fetch("fsdkaggle2019", listed[::-1], tmp_path)
+    fetch.fetch("fsdkaggle2019", tmp_path, listed=listed[::-1])
     assert unpacked(tmp_path) == files
     assert [path.name for path in (tmp_path / ".fetched").glob("*.json")] == [
         "FSDKaggle2019.audio_train_noisy.json"
@@ -160,7 +167,7 @@ def test_a_split_archive_of_info_zip_is_joined(host, tmp_path):
     subprocess.run(pack, cwd=tmp_path, check=True)
     parts = sorted(tmp_path.glob("a.z*"))
     listed = [host.add(f"noisy{path.suffix}", path.read_bytes()) for path in parts]
-    fetch.fetch("fsdkaggle2019", listed, tmp_path / "root")
+    fetch.fetch("fsdkaggle2019", tmp_path / "root", listed=listed)
     assert len(parts) > 2 and unpacked(tmp_path / "root") == files
 
 
@@ -168,7 +175,7 @@ def test_a_split_archive_of_info_zip_is_joined(host, tmp_path):
 def test_what_fails_for_now_is_tried_again(trick, host, tmp_path, waits, capsys):
     listed, files = tau(host)
     host.tricks[listed[0].name] = [trick, trick, "well"]
-    fetch.fetch("tau2019", listed, tmp_path)
+    fetch.fetch("tau2019", tmp_path, listed=listed)
     assert unpacked(tmp_path, f"{TAU}/") == files and waits == [5, 10]
     assert capsys.readouterr().out.count("trying again in") == 2
 
@@ -178,22 +185,23 @@ def test_what_fails_for_now_is_tried_again(trick, host, tmp_path, waits, capsys)
     [
         (
             "broken",
-            "audio.2.zip cannot be had from http.*5 tries.*The same command goes on there later",
+            "audio.2.zip cannot be downloaded from http.*5 tries.*Run the same command again "
+            "later to resume",
         ),
-        ("changed", "audio.2.zip cannot be had from .*hash.*5 tries"),
+        ("changed", "audio.2.zip cannot be downloaded from .*hash.*5 tries"),
         ((500,), "the host answers 500 Internal Server Error"),
-        ((404,), "audio.2.zip cannot be had from .*: the host answers 404 Not Found$"),
+        ((404,), "audio.2.zip cannot be downloaded from .*: the host answers 404 Not Found$"),
     ],
 )
 def test_what_fails_for_good_is_one_line(trick, message, host, tmp_path, waits):
     listed, files = tau(host)
     host.tricks[f"{TAU}.audio.2.zip"] = [trick]
     with pytest.raises(FetchError, match=message) as error:
-        fetch.fetch("tau2019", listed, tmp_path)
+        fetch.fetch("tau2019", tmp_path, listed=listed)
     assert "\n" not in str(error.value) and len(waits) == (0 if trick == (404,) else 4)
     host.tricks.clear()
     before = host.asked.copy()
-    fetch.fetch("tau2019", listed, tmp_path)  # goes on there
+    fetch.fetch("tau2019", tmp_path, listed=listed)  # goes on there
     again = {name for name in host.asked if host.asked[name] != before[name]}
     assert (
         again == {f"{TAU}.audio.2.zip", f"{TAU}.audio.3.zip"}
@@ -208,14 +216,14 @@ LONG_AGO = "Wed, 21 Oct 2015 07:28:00 GMT"
 def test_the_host_says_how_long_to_wait(told, waited, host, tmp_path, waits):
     listed, _ = tau(host)
     host.tricks[listed[3].name] = [(429, told), "well"]
-    fetch.fetch("tau2019", listed, tmp_path)
+    fetch.fetch("tau2019", tmp_path, listed=listed)
     assert waits == [waited]
 
 
 def test_a_host_that_is_gone(tmp_path, waits):
     listed = [Archive(f"{TAU}.meta.zip", "http://127.0.0.1:9/x.zip", 10, "0" * 32)]
-    with pytest.raises(FetchError, match="meta.zip cannot be had from .*5 tries"):
-        fetch.fetch("tau2019", listed, tmp_path)
+    with pytest.raises(FetchError, match="meta.zip cannot be downloaded from .*5 tries"):
+        fetch.fetch("tau2019", tmp_path, listed=listed)
     assert waits == [5, 10, 20, 40] and unpacked(tmp_path) == {}
 
 
@@ -223,11 +231,11 @@ def test_a_disk_that_is_too_small(host, tmp_path, monkeypatch):
     listed, _ = tau(host)
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 1000))
     with pytest.raises(FetchError, match="has 0.0 GB free, and about 0.0 GB are needed"):
-        fetch.fetch("tau2019", listed, tmp_path)
+        fetch.fetch("tau2019", tmp_path, listed=listed)
     assert not host.asked
 
 
-FULL = "is full: make room, and the same command goes on with"
+FULL = "is full: make room, then run the same command again to resume with"
 
 
 @pytest.mark.parametrize(
@@ -246,11 +254,11 @@ def test_a_disk_that_fills_up(number, message, host, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(fetch.shutil, "copyfileobj", full)
         with pytest.raises(FetchError, match=message):
-            fetch.fetch("tau2019", listed, tmp_path)
+            fetch.fetch("tau2019", tmp_path, listed=listed)
     there = unpacked(tmp_path, f"{TAU}/")
     assert len(there) == 3 and there.items() <= files.items()  # what is there is whole
     assert not list((tmp_path / ".fetched").glob("*.part"))
-    fetch.fetch("tau2019", listed, tmp_path)
+    fetch.fetch("tau2019", tmp_path, listed=listed)
     assert unpacked(tmp_path, f"{TAU}/") == files
 
 
@@ -263,29 +271,29 @@ def test_an_archive_put_there_by_hand(place, host, tmp_path):
     with pytest.raises(
         FetchError, match=r"audio.2.zip is not the official archive \(md5 .*, not .*\): remove it"
     ):
-        fetch.fetch("tau2019", listed, tmp_path)
+        fetch.fetch("tau2019", tmp_path, listed=listed)
     by_hand.write_bytes(host.files[by_hand.name])
-    fetch.fetch("tau2019", listed, tmp_path)
+    fetch.fetch("tau2019", tmp_path, listed=listed)
     assert by_hand.name not in host.asked and by_hand.is_file()
     assert files.items() <= unpacked(tmp_path, f"{TAU}/").items()
 
 
 def test_a_corpus_unpacked_by_hand(small_mini, tmp_path, capsys, monkeypatch):
     root = shutil.copytree(small_mini.root, tmp_path / "tau2019")
-    monkeypatch.setattr(fetch, "archives", lambda name: pytest.fail("the host was asked"))
-    fetch.fetch("tau2019", None, root)
+    list_of_tau(monkeypatch, lambda: pytest.fail("the host was asked"))
+    fetch.fetch("tau2019", root)
     assert "tau2019 is complete in" in capsys.readouterr().out
     next((root / "audio").iterdir()).unlink()
     with pytest.raises(FetchError, match="no archive of tau2019"):
-        fetch.fetch("tau2019", [], root)
+        fetch.fetch("tau2019", root, listed=[])
 
 
 def test_only_some(host, tmp_path):
     listed, _ = tau(host)
-    fetch.fetch("tau2019", listed, tmp_path, only="meta")
+    fetch.fetch("tau2019", tmp_path, "meta", listed)
     assert set(host.asked) == {f"{TAU}.meta.zip"} and "meta.csv" in unpacked(tmp_path)
     with pytest.raises(FetchError, match="no archive of tau2019 has 'video' in its name: TAU"):
-        fetch.fetch("tau2019", listed, tmp_path, only="video")
+        fetch.fetch("tau2019", tmp_path, "video", listed)
 
 
 def test_what_a_killed_download_left_is_removed(host, tmp_path):
@@ -293,7 +301,7 @@ def test_what_a_killed_download_left_is_removed(host, tmp_path):
     (tmp_path / ".fetched").mkdir()
     for name in ("tmpabc123", "unpacking.part"):
         (tmp_path / ".fetched" / name).write_bytes(b"half")
-    fetch.fetch("tau2019", listed, tmp_path)
+    fetch.fetch("tau2019", tmp_path, listed=listed)
     assert {path.suffix for path in (tmp_path / ".fetched").iterdir()} <= {".json", ""}
     assert not list((tmp_path / ".fetched").glob("tmp*"))
 
@@ -301,7 +309,7 @@ def test_what_a_killed_download_left_is_removed(host, tmp_path):
 def test_two_fetch_at_once(host, tmp_path):
     listed, files = tau(host)
     code = "import sys; from pathlib import Path; from asc_lib.corpora.fetch import *; "
-    code += f"fetch('tau2019', {listed!r}, Path(sys.argv[1]))"
+    code += f"fetch('tau2019', Path(sys.argv[1]), listed={listed!r})"
     both = [subprocess.Popen([sys.executable, "-c", code, tmp_path]) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert unpacked(tmp_path, f"{TAU}/") == files and set(host.asked.values()) == {1}
@@ -322,7 +330,7 @@ def test_two_fetch_at_once(host, tmp_path):
 def test_a_bad_archive(content, message, host, tmp_path):
     root = tmp_path / "deep" / "er"
     with pytest.raises(FetchError, match=message):
-        fetch.fetch("tau2019", [host.add(f"{TAU}.audio.9.zip", content)], root)
+        fetch.fetch("tau2019", root, listed=[host.add(f"{TAU}.audio.9.zip", content)])
     assert unpacked(tmp_path) == {}
 
 
@@ -342,12 +350,12 @@ def test_the_hosts_listing(monkeypatch):
         return response
 
     monkeypatch.setattr(fetch.requests, "get", answer)
-    found = fetch.archives("tau2019")
+    found = corpora.find("tau2019").archives()
     assert [archive.name.removeprefix(TAU)[1:] for archive in found][0] == "meta.zip" and len(
         found
     ) == 4
     assert found[0] == Archive(f"{TAU}.meta.zip", f"https://z/{TAU}.meta.zip", 7, "abc")
-    assert [archive.name for archive in fetch.archives("esc50")] == ["ESC-50-master.zip"]
+    assert [archive.name for archive in corpora.find("esc50").archives()] == ["ESC-50-master.zip"]
 
 
 def test_esc50_has_no_checksum(host, tmp_path):
@@ -355,14 +363,14 @@ def test_esc50_has_no_checksum(host, tmp_path):
         "ESC-50-master.zip",
         zipped({"ESC-50-master/meta/esc50.csv": b"filename\n", "ESC-50-master/a": b"b"}),
     )
-    fetch.fetch("esc50", [listed._replace(size=None, md5=None)], tmp_path)
+    fetch.fetch("esc50", tmp_path, listed=[listed._replace(size=None, md5=None)])
     assert set(unpacked(tmp_path)) == {"meta/esc50.csv", "a"}
 
 
 def test_the_command_says_one_line(host, tmp_path, monkeypatch, waits):
     monkeypatch.setenv("ASC_DATA", str(tmp_path))
     listed, files = tau(host)
-    monkeypatch.setattr(fetch, "archives", lambda name: listed)
+    list_of_tau(monkeypatch, lambda: listed)
     run = CliRunner().invoke
     assert run(cli.app, ["data", "fetch", "tau2019"]).exit_code == 0
     assert unpacked(tmp_path / "tau2019", f"{TAU}/") == files
@@ -370,7 +378,7 @@ def test_the_command_says_one_line(host, tmp_path, monkeypatch, waits):
     host.tricks[listed[0].name] = [(403,)]
     for arguments, message in (
         (["tau2019"], "the host answers 403 Forbidden"),
-        (["mini"], "'mini' cannot be fetched: choose one of tau2019, fsdkaggle2019, esc50"),
+        (["mini"], "'mini' cannot be downloaded: choose one of fsdkaggle2019, tau2019, esc50"),
     ):
         done = run(cli.app, ["data", "fetch", *arguments])
         assert (

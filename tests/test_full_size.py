@@ -1,19 +1,17 @@
-"""A stand-in for TAU 2019, in its exact format, all the way from its archives to a record (slow)."""
+"""A stand-in for TAU 2019, in its exact format, from its archives to a record (slow)."""
 
 import hashlib
 import http.server
-import subprocess
-import sys
 import threading
 import zipfile
 from dataclasses import replace
 from functools import partial
 
 import pytest
+from helpers import NOTEBOOKS, papermill, words
 
 from asc_lib import corpora
 from asc_lib.corpora import fetch, mini, soundscapes, store
-from asc_lib.files import REPOSITORY
 from asc_lib.runs import records
 
 TAU = "TAU-urban-acoustic-scenes-2019-development"
@@ -52,30 +50,17 @@ def served(tmp_path):
 def test_from_archives_to_a_record(served, tmp_path, monkeypatch):
     monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("ASC_RESULTS", str(tmp_path / "results"))
-    fetch.fetch("tau2019", served, tmp_path / "data" / "tau2019")
-    counts, findings = corpora.check("tau2019")
+    fetch.fetch("tau2019", tmp_path / "data" / "tau2019", listed=served)
+    counts, findings = corpora.find("tau2019").check()
     assert counts.set_index("table")["rows"]["tau2019/meta.csv"] == 660
     fatal = [finding for finding in findings if finding.fatal]
     assert len(fatal) == 3 and all(
         "rows, officially" in finding.what for finding in fatal
     )  # it is a stand-in
-    packed = store.verify(corpora.open_scenes("tau2019"))
+    packed = store.verify(corpora.find("tau2019").scenes())
     assert packed.waveforms.shape == (660, 2, 480_000)
-    notebook = REPOSITORY / "notebooks" / "02_baseline.ipynb"
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "--no-progress-bar",
-        notebook,
-        tmp_path / "out.ipynb",
-    ]
-    done = subprocess.run(
-        [*command, "-p", "data", "tau2019", "-p", "epochs", "1"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    given = words({"data": "tau2019", "epochs": 1})
+    done = papermill(NOTEBOOKS / "02_baseline.ipynb", tmp_path / "results", tmp_path, *given)
     assert done.returncode == 0, done.stderr[-2000:]
     (record,) = records.read_records("tau2019")
     assert record["n_parameters"] == 636_736 and record["parameters"]["front_end"] == "released"

@@ -1,4 +1,4 @@
-"""Recordings of one's own: every kind gives a result or one clear line."""
+"""Recordings: every kind gives a result or one clear line."""
 
 import json
 import os
@@ -44,7 +44,7 @@ GOOD = [
         44_100,
         2,
         1.5,
-        ["goes on for 0.5 s after the last window: these are left out"],
+        ["has 0.5 s after the last window, which are ignored"],
     ),
     (
         "e.wav",
@@ -148,7 +148,7 @@ def test_loud_compressed_audio_does_not_wrap_around(tmp_path, kind):
     soundfile.write(tmp_path / "x.ogg", np.stack([loud, loud], 1), 48_000, subtype=kind)
     real = soundfile.read(tmp_path / "x.ogg", dtype="float32", always_2d=True)[0].T
     assert np.abs(real).max() > 1  # it overshoots
-    found = Recording.open(tmp_path / "x.ogg", 48_000, 96_000).window(0)
+    found = Recording.open(tmp_path / "x.ogg", 96_000).window(0)
     assert np.abs(found / 2**15 - real.clip(-1, 1)[:, :96_000]).max() < 1e-3
     assert np.array_equal(audio.decoded(tmp_path / "x.ogg")[0][:, :96_000], found)
 
@@ -156,7 +156,7 @@ def test_loud_compressed_audio_does_not_wrap_around(tmp_path, kind):
 def test_windows_of_an_mp3_are_those_of_the_whole_file(tmp_path):
     soundfile.write(tmp_path / "x.mp3", noise(6.0, 48_000, 2), 48_000, format="MP3")
     whole = audio.decoded(tmp_path / "x.mp3")[0]
-    recording = Recording.open(tmp_path / "x.mp3", 48_000, 96_000)
+    recording = Recording.open(tmp_path / "x.mp3", 96_000)
     for start, window in zip(recording.starts, recording.windows()):
         part = whole[:, start : start + 96_000].astype(int)
         assert np.abs(window[:, : part.shape[1]] - part).max() <= 1
@@ -180,16 +180,16 @@ def test_silence_gets_a_result_and_a_word(trained, tmp_path):
 def test_windows_hold_the_samples_of_the_file(tmp_path):
     clip = RNG.integers(-3000, 3000, (2, 170_000)).astype("int16")
     (tmp_path / "x.wav").write_bytes(explorer.wav(clip))
-    recording = Recording.open(tmp_path / "x.wav", 48_000, 48_000)
+    recording = Recording.open(tmp_path / "x.wav", 48_000)
     assert recording.starts == [0, 48_000, 96_000] and recording.seconds == pytest.approx(
         170_000 / 48_000
     )
     for start, window in zip(recording.starts, recording.windows()):
         assert np.array_equal(window, clip[:, start : start + 48_000])
-    longer = Recording.open(tmp_path / "x.wav", 48_000, 100_000)
+    longer = Recording.open(tmp_path / "x.wav", 100_000)
     assert longer.starts == [0, 70_000]  # a rest of over a second reaches back
     assert np.array_equal(longer.window(1), clip[:, 70_000:])
-    repeated = Recording.open(tmp_path / "x.wav", 48_000, 200_000)
+    repeated = Recording.open(tmp_path / "x.wav", 200_000)
     assert (
         repeated.starts == [0] and "is 3.54 s long: repeated to 4.16667 s" in repeated.conversions
     )
@@ -207,7 +207,7 @@ def test_a_resampled_window_is_as_long_as_any(tmp_path):
         192_000,
     ):  # 47,999: no common divisor with 48,000
         soundfile.write(tmp_path / "x.wav", noise(3.0, rate, 2), rate)
-        recording = Recording.open(tmp_path / "x.wav", 48_000, 48_000)
+        recording = Recording.open(tmp_path / "x.wav", 48_000)
         assert [window.shape for window in recording.windows()] == [(2, 48_000)] * 3
 
 
@@ -215,9 +215,9 @@ def test_a_clip_of_the_corpus_is_classified_as_in_its_record(saved, trained, tmp
     clips = saved.scenes.corpus.clips
     for row in saved.scenes.corpus.rows("test")[:6]:
         found = trained.predict(saved.scenes.corpus.root / clips["filename"][row])
-        judged = saved.judged.set_index("filename").loc[clips["filename"][row]]
-        assert trained.labels[judged["svm"]] == found.scene
-        assert found.probabilities.argmax() == judged["softmax"] and not found.notes
+        evaluated = saved.evaluated.set_index("filename").loc[clips["filename"][row]]
+        assert trained.labels[evaluated["svm"]] == found.scene
+        assert found.probabilities.argmax() == evaluated["softmax"] and not found.notes
 
 
 def test_most_windows_decide_and_then_the_probability(trained, tmp_path):
@@ -261,7 +261,7 @@ def test_the_command(saved, tmp_path):
 
 def test_a_file_that_ends_sooner_than_it_says(tmp_path):
     soundfile.write(tmp_path / "x.wav", noise(3.0, 48_000, 1), 48_000)
-    recording = Recording.open(tmp_path / "x.wav", 48_000, 48_000)
+    recording = Recording.open(tmp_path / "x.wav", 48_000)
     (tmp_path / "x.wav").write_bytes((tmp_path / "x.wav").read_bytes()[:100_000])
     with pytest.raises(AudioError, match=r"ends after 1\.0\d* s|cannot be read"):
         list(recording.windows())

@@ -1,6 +1,7 @@
-"""The committed evidence: tables are what the records give, and the README says what the tables say."""
+"""The committed evidence: tables are what the records give; RESULTS.md shows the tables."""
 
 import json
+import shutil
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
 import pytest
@@ -9,14 +10,15 @@ from hypothesis import strategies as st
 
 from asc_lib.files import REPOSITORY
 from asc_lib.runs import cells, paper, records, tables
+from asc_lib.runs.tables import Results
 
 RESULTS = REPOSITORY / "results"
 
 
 def test_the_papers_56_cells():
-    cells = tables.published()
-    assert cells.groupby("table").size().to_dict() == {2: 8, 3: 20, 4: 8, 5: 20}
-    assert cells["accuracy"].max() == 76.75
+    published = cells.published()
+    assert published.groupby("table").size().to_dict() == {2: 8, 3: 20, 4: 8, 5: 20}
+    assert published["accuracy"].max() == 76.75
 
 
 def test_what_the_papers_figures_tell():
@@ -45,29 +47,30 @@ def test_digits_that_fit_are_those_that_a_count_prints(clips, share, rounded):
 
 @pytest.mark.parametrize("data", ["mini", "esc50"])
 def test_committed_tables_are_what_the_records_give(data):
-    drawn = tables.drawn(data, RESULTS)
+    drawn = Results(data, RESULTS).drawn()
     assert {path.name: path.read_text() for path in (RESULTS / data).glob("*.csv")} == drawn
     assert {"systems.csv", "evidence.csv", "by_scene.csv", "by_city.csv"} <= drawn.keys()
 
 
 def test_committed_evidence_is_complete():
-    esc50, mini = (tables.measured(data, RESULTS) for data in ("esc50", "mini"))
+    esc50, mini = (Results(data, RESULTS) for data in ("esc50", "mini"))
+    sweeps = cells.sweeps()
     main, controls = (
-        {tables.title(*system) for system in group} for group in (cells.MAIN, cells.CONTROLS)
+        {tables.title(*system) for system in sweeps[name]} for name in ("main", "controls")
     )
-    assert set(esc50.index) == main | controls and (esc50["seeds"].str.len() >= 5).all()
-    assert len(mini) == 56 and (mini.loc[sorted(main), "seeds"].str.len() == 5).all()
+    assert set(esc50.measured.index) == main | controls
+    assert (esc50.measured["seeds"].str.len() >= 5).all() and len(mini.measured) == 56
+    assert (mini.measured.loc[sorted(main), "seeds"].str.len() == 5).all()
     for number, size in ((2, 8), (3, 20), (4, 8), (5, 20)):
-        assert tables.paper_table(number, mini)["mean"].notna().sum() == size
-    assert list(tables.taggers("esc50", RESULTS).index) == ["curated", "noisy", "pseudo labels"]
+        assert mini.paper_table(number)["mean"].notna().sum() == size
+    assert list(esc50.taggers().index) == ["curated", "noisy", "pseudo labels"]
 
 
-def test_the_readme_holds_the_committed_tables():
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert (
-        tables.markdown(tables.brief(tables.readable(tables.measured("esc50", RESULTS)))) in readme
-    )
-    assert tables.markdown(tables.taggers("esc50", RESULTS)) in readme
+def test_the_page_of_results_holds_the_committed_tables():
+    page = (REPOSITORY / "RESULTS.md").read_text(encoding="utf-8")
+    results = Results("esc50", RESULTS)
+    assert tables.markdown(tables.brief(tables.readable(results.measured))) in page
+    assert tables.markdown(results.taggers()) in page
 
 
 @pytest.mark.parametrize("data", ["mini", "esc50"])
@@ -97,15 +100,13 @@ def test_mini_is_informative():
 
 
 def test_only_seeds_of_one_system_are_pooled(tmp_path):
-    import shutil
-
     shutil.copytree(RESULTS / "esc50" / "records", tmp_path / "esc50" / "records")
-    before = tables.measured("esc50", tmp_path)
+    before = Results("esc50", tmp_path).measured
     path = next((tmp_path / "esc50" / "records").glob("esc50-baseline-seed0-*.json"))
     record = json.loads(path.read_text())
     record["parameters"]["epochs"], record["run"] = 1, "tried"
     (tmp_path / "esc50" / "records" / "tried.json").write_text(json.dumps(record))
     shutil.copy(path.with_suffix(".npz"), tmp_path / "esc50" / "records" / "tried.npz")
-    after = tables.measured("esc50", tmp_path)
+    after = Results("esc50", tmp_path).measured
     assert set(after.index) - set(before.index) == {"baseline, epochs 1"}
     assert after["seeds"]["baseline"] == before["seeds"]["baseline"]

@@ -1,4 +1,4 @@
-"""Statistics against known answers: scipy's tests, counts done by hand, and cases with one place or none to tell."""
+"""Statistics against known answers: scipy's tests, counts done by hand, degenerate cases."""
 
 import numpy as np
 import pytest
@@ -13,17 +13,21 @@ def outcome(rng, share, seeds=1, clips=600):
     return (rng.random((seeds, clips)) < share).astype(float)
 
 
-def test_one_clip_a_place_is_the_textbook_case():
+def compared(one, two, places):
+    return stats.compare(one, two, *stats.bootstrap([one, two], places))
+
+
+def test_one_clip_per_place_is_the_textbook_case():
     rng = np.random.default_rng(0)
     one, two = outcome(rng, 0.62), outcome(rng, 0.55)
-    found = stats.compare(one, two, np.arange(600))
+    found = compared(one, two, np.arange(600))
     known = scipy_stats.ttest_rel(one[0], two[0])
     assert found.difference == pytest.approx(one.mean() - two.mean())
     assert found.p == pytest.approx(known.pvalue, rel=0.25)
     assert found.interval == pytest.approx(tuple(known.confidence_interval()), abs=0.006)
     error = (one[0] - two[0]).std(ddof=1) / np.sqrt(600)
     assert found.detectable == pytest.approx(2.8 * error, rel=0.03)
-    low, high = stats.accuracy_interval(one, np.arange(600))
+    low, high = stats.middle(stats.bootstrap([one], np.arange(600))[0])
     assert (low + high) / 2 == pytest.approx(one.mean(), abs=0.003)
     assert high - low == pytest.approx(2 * 1.96 * one[0].std() / np.sqrt(600), rel=0.04)
 
@@ -31,13 +35,29 @@ def test_one_clip_a_place_is_the_textbook_case():
 def test_clips_of_a_place_that_all_agree_count_as_one():
     rng = np.random.default_rng(1)
     by_place = outcome(rng, 0.6, clips=60)
-    alone = stats.accuracy_interval(by_place, np.arange(60))
-    ten_fold = stats.accuracy_interval(np.repeat(by_place, 10, 1), np.repeat(np.arange(60), 10))
+    alone = stats.interval(by_place[0], np.arange(60))
+    ten_fold = stats.interval(np.repeat(by_place[0], 10), np.repeat(np.arange(60), 10))
     assert ten_fold == pytest.approx(alone, abs=1e-9)
 
 
+def test_the_interval_draws_whole_places():
+    correct = np.repeat([0.0, 1.0], 500)
+    by_clip = stats.interval(correct, np.arange(1000))
+    by_place = stats.interval(correct, np.repeat(np.arange(10), 100))
+    assert by_clip[1] - by_clip[0] < 0.1 < 0.4 < by_place[1] - by_place[0]
+
+
+def test_weights_count_as_so_many_clips():
+    rng = np.random.default_rng(7)
+    values, places, weights = rng.random(90), np.arange(90) // 3, rng.integers(1, 5, 90)
+    repeated = [np.repeat(each, weights) for each in (values, places)]
+    weighted = stats.interval(values, places, weights)
+    assert weighted == pytest.approx(stats.interval(*repeated), abs=1e-9)
+    assert weighted != pytest.approx(stats.interval(values, places), abs=1e-3)
+
+
 def test_seeds_are_drawn_too():
-    """Every clip of a seed is right or wrong: all that varies is the seed, as scipy's bootstrap of the mean sees it."""
+    """Every clip of a seed is right, or wrong: all that varies is the seed."""
     shares = np.array([0, 1, 1, 0, 1, 1.0])
     draws = stats.bootstrap([np.repeat(shares[:, None], 50, 1)], np.arange(50))[0]
     assert draws.std() == pytest.approx(shares.std(ddof=1) / np.sqrt(6), rel=0.03)
@@ -56,19 +76,19 @@ def test_places_of_different_sizes_weigh_as_their_clips_do():
 
 def test_nothing_to_tell_apart():
     same = outcome(np.random.default_rng(2), 0.5, seeds=1)
-    found = stats.compare(same, same, np.arange(600))
+    found = compared(same, same, np.arange(600))
     assert (found.difference, found.interval, found.p, found.mcnemar) == (0, (0, 0), 1.0, 1.0)
 
 
 def test_one_place_leaves_no_interval():
     rng = np.random.default_rng(3)
-    found = stats.compare(outcome(rng, 0.9), outcome(rng, 0.1), np.zeros(600))
+    found = compared(outcome(rng, 0.9), outcome(rng, 0.1), np.zeros(600))
     assert found.difference > 0.7
     assert np.isnan([*found.interval, found.p, found.detectable]).all()
 
 
 def test_false_alarms_are_as_rare_as_promised():
-    """Two systems that are equally good, at 30 places of ten clips that mostly go right or wrong together."""
+    """Two equally good systems; the ten clips of each place mostly go right or wrong together."""
     rng, alarms = np.random.default_rng(4), 0
     places = np.repeat(np.arange(30), 10)
     for _ in range(200):
@@ -77,7 +97,7 @@ def test_false_alarms_are_as_rare_as_promised():
             (rng.random((1, 300)) < np.clip(hard + rng.normal(0, 0.2, 30)[places], 0, 1)) * 1.0
             for _ in range(2)
         )
-        alarms += stats.compare(one, two, places).p < 0.05
+        alarms += compared(one, two, places).p < 0.05
     assert 2 <= alarms <= 22  # 10 expected; this test would raise one in a hundred times at 20
 
 
@@ -105,7 +125,7 @@ def test_mcnemar_does_not_compare_a_majority_with_a_single_training():
 
 
 def test_with_two_seeds_false_alarms_are_not_many():
-    """Two systems that are equally good on average, whose trainings differ by 8 points, at 60 places of two clips."""
+    """Two equally good systems, whose trainings differ by 8 points, at 60 places of two clips."""
     rng, alarms = np.random.default_rng(6), 0
     places = np.repeat(np.arange(60), 2)
     for _ in range(100):
@@ -113,7 +133,7 @@ def test_with_two_seeds_false_alarms_are_not_many():
         one, two = (
             (rng.random((2, 120)) < hard + rng.normal(0, 0.08, (2, 1))) * 1.0 for _ in range(2)
         )
-        alarms += stats.compare(one, two, places).p < 0.05
+        alarms += compared(one, two, places).p < 0.05
     assert alarms <= 5  # 5 are promised; drawing two of two seeds gives 8
 
 

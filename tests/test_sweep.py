@@ -127,8 +127,10 @@ from pathlib import Path
 from asc_lib.runs import sweep
 folder, seconds, scheduler = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 def job(name):
-    given = {"folder": str(folder), "name": name, "seconds": seconds if name in "cd" else 0.0, "fails": False}
-    return sweep.Job(name, folder / "toy.ipynb", given, folder / f"{name}.ipynb", folder / f"{name}.json")
+    given = {"folder": str(folder), "name": name, "fails": False}
+    given["seconds"] = seconds if name in "cd" else 0.0
+    output, record = folder / f"{name}.ipynb", folder / f"{name}.json"
+    return sweep.Job(name, folder / "toy.ipynb", given, output, record)
 if __name__ == "__main__":
     with sweep.connected(2, scheduler) as client:
         print("connected", flush=True)
@@ -248,7 +250,10 @@ def records_in(folder: Path) -> dict[str, tuple]:
 
 @pytest.mark.slow
 def test_a_disturbed_sweep_gives_the_records_of_an_undisturbed_one(start, tmp_path, monkeypatch):
-    """Eight short runs of notebook 02, three times: in peace; with a worker killed and Ctrl-C; on workers elsewhere."""
+    """Eight short runs of notebook 02, three times.
+
+    In peace; with a worker killed, then Ctrl-C; on workers elsewhere.
+    """
     begin, cells = start[1], 8
 
     def sweep_into(name: str, *more: str) -> tuple[subprocess.Popen, Path]:
@@ -273,7 +278,7 @@ def test_a_disturbed_sweep_gives_the_records_of_an_undisturbed_one(start, tmp_pa
     os.kill(parents(kernels_of(swept.pid)[0])[0], signal.SIGKILL)
     until(lambda: len(records_in(disturbed)) >= 3, 300)
     os.killpg(swept.pid, signal.SIGINT)
-    assert "the same command goes on from here" in swept.communicate(timeout=120)[1]
+    assert "stopped: run the same command again to resume" in swept.communicate(timeout=120)[1]
     assert len(records_in(disturbed)) < cells
     out, _ = sweep_into("disturbed")[0].communicate(timeout=900)
     assert records_in(disturbed) == records_in(undisturbed)

@@ -1,4 +1,4 @@
-"""A trained system as a folder: equal to the last bit after saving, refused where anything is wrong; ONNX."""
+"""A trained system as a folder: equal to the last bit, refused where anything is wrong; ONNX."""
 
 import json
 import pickle
@@ -6,8 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
+import safetensors.torch
 import skops.io
 import torch
+from helpers import roots
 from typer.testing import CliRunner
 
 from asc_lib import cli
@@ -31,23 +33,26 @@ def sealed(folder, **changes):
         if name != system.ABOUT
     }
     (folder / system.ABOUT).write_text(json.dumps(system._sealed(about)))
+    return folder
 
 
 def test_what_is_loaded_is_what_was_saved_to_the_last_bit(saved):
     loaded = load(saved.folder, "cpu")
     rows = saved.scenes.corpus.rows("test")[:8]
     clips = np.array(saved.scenes.waveforms.waveforms[rows])
-    waveform, tags = loaded.inputs(clips)
+    inputs = loaded.inputs(clips)
     expected = saved.scenes.whole(rows)
-    assert torch.equal(waveform, expected["waveform"]) and torch.equal(tags, expected["tags"])
+    assert set(inputs) == set(expected) == {"waveform", "tags"}
+    assert all(torch.equal(inputs[name], expected[name]) for name in expected)
     with torch.no_grad():
         out = saved.net.eval()(**expected)
     found = loaded.classify(clips)
+    test = saved.evaluated[saved.evaluated["split"] == "test"]
     assert np.array_equal(found.probabilities, out.logits.softmax(1).numpy())
-    assert np.array_equal(found.scenes, saved.judged["svm"][saved.judged["split"] == "test"][:8])
+    assert np.array_equal(found.scenes, test["svm"][:8])
     for name, value in saved.net.state_dict().items():
         assert torch.equal(loaded.net.state_dict()[name], value)
-    assert loaded.labels == saved.scenes.corpus.labels and loaded.tags == saved.vectors.names
+    assert loaded.labels == saved.scenes.corpus.labels and loaded.tags == saved.scenes.vectors.names
     assert {path.suffix for path in saved.folder.rglob("*.*")} == {
         ".json",
         ".md",
@@ -58,7 +63,7 @@ def test_what_is_loaded_is_what_was_saved_to_the_last_bit(saved):
 
 def test_saving_again_replaces_the_folder(saved):
     before = set(saved.folder.parent.iterdir())
-    assert saved.again() == saved.folder and load(saved.folder).tags == saved.vectors.names
+    assert saved.again() == saved.folder and load(saved.folder).tags == saved.scenes.vectors.names
     assert set(saved.folder.parent.iterdir()) == before
 
 
@@ -80,7 +85,7 @@ def pickled(path):
 
 
 def untrusted(path):
-    skops.io.dump(audio.Recording(path, 1, 1, 1, 1, 1), path)
+    skops.io.dump(audio.Recording(path, 1, 1, 1, 1), path)
 
 
 def edited(path):
@@ -95,7 +100,7 @@ def edited(path):
         ("network.safetensors", pickled, True, "cannot be loaded: "),
         ("svm.skops", truncate, False, "svm.skops was changed or cut short"),
         ("svm.skops", pickled, True, "cannot be loaded: "),
-        ("svm.skops", untrusted, True, "svm.skops holds asc_lib.audio.Recording"),
+        ("svm.skops", untrusted, True, "svm.skops holds asc_lib.corpora.audio.Recording"),
         (
             "tagger/fold1.safetensors",
             lambda path: path.unlink(),
@@ -104,7 +109,7 @@ def edited(path):
         ),
         ("tagger/fold1.safetensors", pickled, True, "cannot be loaded: "),
         ("extra.pkl", pickled, False, "it holds extra.pkl, which was not saved with it"),
-        ("system.json", truncate, False, "system.json is cut short or damaged"),
+        ("system.json", truncate, False, "system.json is incomplete or damaged"),
         ("system.json", edited, False, "system.json was changed after it was saved"),
         ("system.json", lambda path: path.unlink(), False, "it has no system.json"),
     ],
@@ -139,11 +144,25 @@ def test_a_device_that_is_not_there(saved, tmp_path, device):
 
 def test_other_versions_and_unknown_networks_are_refused(folder):
     sealed(folder, version=99)
-    with pytest.raises(UnfitSystem, match="has version 99, this code reads 1"):
+    with pytest.raises(UnfitSystem, match="has version 99, this code reads up to 2"):
         load(folder)
-    sealed(folder, version=1, system="nope")
-    with pytest.raises(UnfitSystem, match="unknown fusion 'nope'"):
+    sealed(folder, version=system.VERSION, system="nope")
+    with pytest.raises(UnfitSystem, match="parameter 'fusion' is 'nope'"):
         load(folder)
+
+
+def test_version_1_of_the_layout_still_loads(saved, folder):
+    """In it front-ends were no modules of their own."""
+    weights = safetensors.torch.load_file(folder / system.NETWORK)
+    old = {name.removeprefix("front_end."): value for name, value in weights.items()}
+    assert old.keys() - weights.keys() and len(old) == len(weights)
+    safetensors.torch.save_file(old, folder / system.NETWORK)
+    with pytest.raises(UnfitSystem, match="cannot be loaded: "):
+        load(sealed(folder))
+    first, second = load(saved.folder, "cpu"), load(sealed(folder, version=1), "cpu")
+    clips = np.array(saved.scenes.waveforms.waveforms[:3])
+    for one, two in zip(first.classify(clips), second.classify(clips)):
+        assert np.array_equal(one, two)
 
 
 def test_a_system_without_a_tagger_says_so(saved, tmp_path):
@@ -157,7 +176,7 @@ def test_a_system_without_a_tagger_says_so(saved, tmp_path):
     done = CliRunner().invoke(
         cli.app, ["predict", str(path), "--system", str(saved.again(tags="true"))]
     )
-    assert done.exit_code == 1 and "choose a system that was trained with tags = 'tagger'" in str(
+    assert done.exit_code == 1 and "choose a system trained with tags = 'tagger'" in str(
         done.output
     )
 
@@ -171,11 +190,12 @@ def test_onnx_is_the_same_network(saved, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["scenes.onnx"]
     session, clips = onnxruntime.InferenceSession(str(path)), saved.scenes.waveforms.waveforms[:5]
     trained = load(saved.folder)
-    waveform, tags = trained.inputs(np.array(clips))
+    inputs = trained.inputs(np.array(clips))
     with torch.no_grad():
-        expected = trained.net(waveform, tags)
-    samples = waveform.shape[-1] + 1
-    given = {"waveform": clips[..., :samples].astype("float32") / 2**15, "tags": tags.numpy()}
+        expected = trained.net(**inputs)
+    samples = inputs["waveform"].shape[-1] + 1
+    given = {"waveform": clips[..., :samples].astype("float32") / 2**15}
+    given["tags"] = inputs["tags"].numpy()
     found = session.run(
         ["probabilities", "attention_map"], given
     )  # a batch of five, exported with two
@@ -192,6 +212,7 @@ def test_export_without_its_packages(saved, tmp_path, monkeypatch):
 
 
 def test_a_command_without_a_system_lists_those_that_are_there(saved):
-    done = CliRunner().invoke(cli.app, ["predict", "x.wav"])
-    assert done.exit_code == 1 and "name a system with --system FOLDER" in done.output
+    with roots(saved.root):
+        done = CliRunner().invoke(cli.app, ["predict", "x.wav"])
+    assert done.exit_code == 1 and f"name a system's folder; under {saved.root}" in done.output
     assert str(saved.folder) in done.output

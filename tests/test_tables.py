@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from asc_lib import stats
 from asc_lib.cli import app
+from asc_lib.fusion import SIZES
 from asc_lib.runs import cells, tables
-from asc_lib.settings import SIZES
+from asc_lib.runs.tables import Results
 
 SCENES, CITIES = ["airport", "park"], ["lyon", "vienna"]
 CLIPS = 40
@@ -17,7 +18,7 @@ TRUTH = np.arange(CLIPS) % 2
 
 
 def write(root, system, seed, wrong, tags="tagger", **sizes):
-    """A record and predictions of a run on 20 locations of two clips, those numbered in ``wrong`` misclassified."""
+    """A run on 20 locations of two clips; those numbered in ``wrong`` are misclassified."""
     folder = root / "mini" / "records"
     folder.mkdir(parents=True, exist_ok=True)
     predicted = np.where(np.isin(np.arange(CLIPS), list(wrong)), 1 - TRUTH, TRUTH)
@@ -72,7 +73,7 @@ def root(tmp_path):
 
 
 def test_systems_by_mean_over_seeds_and_gain_on_the_same_clips(root):
-    table = tables.measured("mini", root)
+    table = Results("mini", root).measured
     assert list(table.index) == [
         "baseline",
         "attention, 2 heads, 1 layer",
@@ -97,7 +98,7 @@ def test_systems_by_mean_over_seeds_and_gain_on_the_same_clips(root):
 
 
 def test_a_system_against_itself_with_other_tags(root):
-    table = tables.contrasts("mini", root)
+    table = Results("mini", root).contrasts
     assert table[["tags", "against"]].to_numpy().tolist() == [
         ["tagger", "constant"],
         ["tagger", "shuffled"],
@@ -106,31 +107,37 @@ def test_a_system_against_itself_with_other_tags(root):
 
 
 def test_the_papers_cells_in_its_order(root):
-    grid = tables.paper_table(3, tables.measured("mini", root))
+    grid = Results("mini", root).paper_table(3)
     assert len(grid) == 20 and grid["mean"].notna().sum() == 1
     (row,) = grid[grid["mean"].notna()].itertuples()
     assert (row.heads, row.layers, row.published, row.mean) == (2, 1, 76.58, 86.25)
-    assert tables.paper_table(4, tables.measured("mini", root))["mean"].isna().all()
+    assert Results("mini", root).paper_table(4)["mean"].isna().all()
 
 
 def test_by_scene_and_by_city(root):
     name = "attention, 2 heads, 1 layer"
-    assert tables.by("city", "mini", root).loc[name].to_dict() == {
-        "lyon": pytest.approx(72.5),
-        "vienna": 100,
-    }
-    assert tables.by("scene", "mini", root).loc[name].to_dict() == {"airport": 87.5, "park": 85.0}
+    results = Results("mini", root)
+    cities = {"lyon": pytest.approx(72.5), "vienna": 100}
+    assert results.by("city").loc[name].to_dict() == cities
+    assert results.by("scene").loc[name].to_dict() == {"airport": 87.5, "park": 85.0}
+
+
+def command(cell):
+    """The words of the command of a cell's record."""
+    settings = cell.settings()
+    return tables.command({"system": settings.fusion, "parameters": settings.parameters()}).split()
 
 
 def test_the_command_of_a_figure_is_that_of_its_cell(root):
-    for system, parameters in [*cells.MAIN, *cells.CONTROLS]:
+    sweeps = cells.sweeps()
+    for system, parameters in [*sweeps["main"], *sweeps["controls"]]:
         cell = cells.cell(system, parameters, data="mini", seed=3)
-        line = tables.papermill_line(system, cell.settings().parameters()).split()
+        line = command(cell)
         assert line[:3] == ["papermill", f"{cell.notebook}.ipynb", "out.ipynb"]
-        told = dict(zip(line[4::3], line[5::3]))
-        assert told == {name: str(value) for name, value in cell.parameters.items()}
-    changed = cells.cell("baseline", {}, data="mini", seed=0, epochs=3).settings().parameters()
-    assert "-p epochs 3" in tables.papermill_line("baseline", changed)
+        given = dict(zip(line[4::3], line[5::3]))
+        assert given == {name: str(value) for name, value in cell.parameters.items()}
+    changed = command(cells.cell("baseline", {}, data="mini", seed=0, epochs=3))
+    assert "-p epochs 3" in " ".join(changed)
 
 
 def test_a_table_that_records_do_not_give_is_found(root, monkeypatch):
@@ -138,29 +145,30 @@ def test_a_table_that_records_do_not_give_is_found(root, monkeypatch):
     run = CliRunner().invoke
     assert run(app, ["tables", "--data", "mini"]).exit_code == 0
     checked = run(app, ["tables", "--data", "mini", "--check"])
-    assert checked.exit_code == 0 and "tables in" in checked.output
+    assert checked.exit_code == 0
+    assert "all 6 tables in" in checked.output
     path = root / "mini" / "contrasts.csv"
     path.write_text(path.read_text().replace("+25.0", "+26.0"))
     (root / "mini" / "taggers.csv").write_text("typed by hand")
-    (root / "mini" / "mine.csv").write_text("of one's own")
+    (root / "mini" / "mine.csv").write_text("not ours")
     checked = run(app, ["tables", "--data", "mini", "--check"])
     assert checked.exit_code == 1
-    assert (
-        "not what the records give: contrasts.csv, taggers.csv in"
-        in str(checked.exception) + checked.output
-    )
+    where = f"contrasts.csv, taggers.csv in {root / 'mini'} do not match the records"
+    assert where in str(checked.exception) + checked.output
     assert run(app, ["tables", "--data", "mini"]).exit_code == 0
     assert run(app, ["tables", "--data", "mini", "--check"]).exit_code == 0
     assert not (root / "mini" / "taggers.csv").exists() and (root / "mini" / "mine.csv").exists()
 
 
 def test_one_seed_has_an_interval_and_no_test(root):
-    row = tables.measured("mini", root).loc["combined shared, 4 heads, 3 layers"]
+    row = Results("mini", root).measured.loc["combined shared, 4 heads, 3 layers"]
     assert (
         row["gain_low"] < row["gain"] < row["gain_high"]
         and np.isnan([row["p"], row["detectable"]]).all()
     )
-    shown = tables.readable(tables.measured("mini", root)).loc["combined shared, 4 heads, 3 layers"]
+    shown = tables.readable(Results("mini", root).measured).loc[
+        "combined shared, 4 heads, 3 layers"
+    ]
     assert shown["p (Holm)"] == shown["detectable gain"] == shown["McNemar, by clip"] == ""
 
 
@@ -183,7 +191,7 @@ def test_one_place_leaves_the_figure_alone(root, monkeypatch):
         with np.load(path) as columns:
             changed = dict(columns) | {"location": np.array(["one"] * CLIPS)}
         np.savez(path, **changed)
-    shown = tables.readable(tables.measured("mini", root))
+    shown = tables.readable(Results("mini", root).measured)
     assert shown.loc["baseline", "accuracy % [95 %]"] == "51.2"
     assert shown.loc["attention, 2 heads, 1 layer", "gain over baseline [95 %]"] == "+35.0"
 
@@ -218,11 +226,24 @@ def test_spoilt_records_are_named_in_one_line(root, how, monkeypatch):
     monkeypatch.setenv("ASC_RESULTS", str(root))
     name = spoil(root, how)
     done = CliRunner().invoke(app, ["tables", "--data", "mini"])
-    said = str(done.exception)
+    message = str(done.exception)
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert (
-        said.startswith("asc tables: ") and name in said and "remove" in said and "\n" not in said
+        message.startswith("asc tables: ")
+        and name in message
+        and "remove" in message
+        and "\n" not in message
     )
+
+
+def test_a_plugin_that_is_not_loaded_has_its_row(root):
+    write(root, "unheard_of", 0, range(4), layers=2)
+    results = Results("mini", root)
+    row = results.measured.loc["unheard of, 2 layers"]
+    assert row["gain"] == pytest.approx(90 - 51.25)
+    line = "papermill 05_combined.ipynb out.ipynb -p data mini -p seed 0 -p fusion unheard_of"
+    assert row["command"] == f"{line} -p layers 2"
+    assert "evidence.csv" in results.drawn()
 
 
 def test_two_sets_of_data_under_one_name_are_told_apart(root):
@@ -231,6 +252,6 @@ def test_two_sets_of_data_under_one_name_are_told_apart(root):
         record["run"], record["data"]["fingerprint"] = f"{record['run']}-again", "g"
         path.with_name(f"{record['run']}.json").write_text(json.dumps(record))
         path.with_name(f"{record['run']}.npz").write_bytes(path.with_suffix(".npz").read_bytes())
-    names = set(tables.measured("mini", root).index)
+    names = set(Results("mini", root).measured.index)
     assert {"baseline, data f", "baseline, data g", "attention, 2 heads, 1 layer"} <= names
-    assert names == set(tables.by("scene", "mini", root).index)
+    assert names == set(Results("mini", root).by("scene").index)

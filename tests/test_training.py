@@ -1,4 +1,4 @@
-"""The training loop: mixup, seeds, and a run that is killed and goes on."""
+"""The training loop: mixup, seeds, and a run that is killed and resumed."""
 
 import signal
 import subprocess
@@ -15,8 +15,10 @@ from torch import nn
 from asc_lib import training
 from asc_lib.corpora.store import Store
 from asc_lib.files import REPOSITORY
+from asc_lib.recipes import SceneRecipe
 from asc_lib.scene_net import SceneNet
-from asc_lib.scenes import SceneData, SceneRecipe
+from asc_lib.scenes import SceneData
+from asc_lib.tags.vectors import TagVectors
 
 
 def test_mixup_is_the_sum_of_two_clips_weighted():
@@ -88,9 +90,9 @@ def scene_data(corpus):
         rng.integers(-3000, 3000, (len(corpus.clips), 2, 12_000)).astype("int16"), "noise"
     )
     recipe = SceneRecipe(epochs=5, crop=10_000, batch=24, eval_every=2, mixup_from=2)
-    return SceneData(
-        corpus, waveforms, rng.random((len(corpus.clips), 4)).astype("float32"), recipe, "cpu"
-    )
+    values = rng.random((len(corpus.clips), 1, 4)).astype("float32")
+    vectors = TagVectors(values, list("abcd"), "random")
+    return SceneData(corpus, waveforms, vectors, recipe, "cpu")
 
 
 def test_excerpts_of_a_training_epoch(small_mini):
@@ -117,9 +119,9 @@ def test_crops_are_pre_emphasised_excerpts_of_their_clips(small_mini):
         for crop, tags, target in zip(
             batch["waveform"].numpy(), batch["tags"].numpy(), batch["targets"]
         ):
-            (clip,) = np.flatnonzero((data.tags == tags).all(1))
-            (start,) = np.flatnonzero(np.isclose(whole[clip, 0, :2000], crop[0, 0], atol=0.01)
-                                      & np.isclose(whole[clip, 1, :2000], crop[1, 0], atol=0.01))  # fmt: skip
+            (clip,) = np.flatnonzero((data.vectors.clips == tags).all(1))
+            found = np.isclose(whole[clip, :, :2000], crop[:, :1], atol=0.01).all(0)
+            (start,) = np.flatnonzero(found)
             assert np.allclose(crop, whole[clip, :, start : start + 10_000], atol=0.01)
             assert small_mini.clips["split"][clip] == "train"
             assert small_mini.labels[int(target.argmax())] == small_mini.clips["scene_label"][clip]
@@ -132,15 +134,15 @@ def test_crops_are_pre_emphasised_excerpts_of_their_clips(small_mini):
     assert np.allclose(test, whole[[5]], atol=0.01)
 
 
-def test_judged_clips_are_those_outside_the_train_list(small_mini):
+def test_evaluated_clips_are_those_outside_the_train_list(small_mini):
     data = scene_data(small_mini)
     net = SceneNet(4, front_end="narrow", fusion="before_code", layers=0)
     history = data.train(net, seed=0)
-    judged = data.judge(net)
-    assert set(judged["split"]) == {"test", "unused"} and len(judged) == 100
+    evaluated = data.evaluate(net)
+    assert set(evaluated["split"]) == {"test", "unused"} and len(evaluated) == 100
     assert list(history["test_rbf"].notna()) == [False, True, False, True, False]
     train = set(small_mini.clips.query("split == 'train'")["filename"])
-    assert not train & set(judged["filename"])
+    assert not train & set(evaluated["filename"])
 
 
 def test_bfloat16_rounds_layers_and_keeps_weights_and_results_in_float32(small_mini):
@@ -152,7 +154,7 @@ def test_bfloat16_rounds_layers_and_keeps_weights_and_results_in_float32(small_m
     losses = [data.loss(net.train(), batch) for data in (exact, rounded)]
     assert losses[1].dtype == torch.float32 and 0 < abs(losses[0] - losses[1]) < 0.02
     (codes, probabilities), (rounded_codes, rounded_probabilities) = (
-        data.read(net, np.arange(6)) for data in (exact, rounded)
+        data.outputs(net, np.arange(6)) for data in (exact, rounded)
     )
     assert rounded_codes.dtype == rounded_probabilities.dtype == np.float32
     assert 0 < np.abs(codes - rounded_codes).max() < 0.05 * np.abs(codes).max()

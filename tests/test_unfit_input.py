@@ -1,7 +1,8 @@
-"""Input that is not as it should be: each case has one message that names the file, and `asc data check` finds all."""
+"""Input that is not as it should be: one message names each file, `asc data check` finds all."""
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ RATE = 48_000
 
 @pytest.fixture
 def scenes(tmp_path):
-    """A corpus in TAU 2019's format: ten clips of half a second, four to train, four to test, two unused."""
+    """Ten half-second clips in the format of TAU 2019: four to train, four to test, two unused."""
     root, rng, rows = tmp_path / "tau2019", np.random.default_rng(0), []
     (root / "audio").mkdir(parents=True)
     (root / "evaluation_setup").mkdir()
@@ -144,7 +145,7 @@ FATAL = {
     "labels that differ": (
         replaced(TRAIN, b"\tmetro", b"\ttram"),
         TRAIN,
-        "calls .* a 'tram', meta.csv a 'metro'",
+        "labels .* as 'tram', meta.csv as 'metro'",
     ),
     "commas": (text_of(META, lambda raw: raw.replace(b"\t", b",")), META, "is separated by commas"),
     "commas in a list": (
@@ -171,7 +172,7 @@ FATAL = {
     "no header": (
         text_of(META, lambda raw: b"".join(raw.splitlines(keepends=True)[1:])),
         META,
-        "expected are filename, scene_label",
+        "expected filename, scene_label",
     ),
     "UTF-16": (
         text_of(META, lambda raw: raw.decode().encode("utf-16")),
@@ -211,7 +212,7 @@ FATAL = {
             lambda raw: b"".join(line for line in raw.splitlines(True) if b"metro-" not in line),
         ),
         TRAIN,
-        "lists 1 clips that meta.csv does not know, the first 'audio/metro",
+        "lists 1 clips that are not in meta.csv, the first 'audio/metro",
     ),
 }
 DOUBTFUL = {
@@ -229,7 +230,7 @@ DOUBTFUL = {
     "a file with no row": (
         lambda root: shutil.copy(clip(root), root / "audio" / "stray file.wav"),
         "audio/stray file.wav",
-        "is not in any table: it is not used",
+        "is not in any table: it is ignored",
     ),
 }
 HARMLESS = {
@@ -250,7 +251,9 @@ HARMLESS = {
 
 
 def found(root):
-    return tau2019.check(root, 24_000)
+    """The findings, with files as the corpus names them."""
+    _, findings = checks.check(root, tau2019.tables(root), RATE, audio.CHANNELS, 24_000)
+    return [each._replace(file=str(Path(each.file).relative_to(root))) for each in findings]
 
 
 @pytest.mark.parametrize("case", FATAL)

@@ -1,6 +1,7 @@
 """``python tests/tidy_notebooks.py NOTEBOOK...``: make executed notebooks fit to be committed.
 
-A widget without its kernel shows nothing, so its output goes; pictures keep 128 colours, a third of their bytes.
+A widget without its kernel shows nothing, so its output is removed; pictures keep 128 colours,
+a third of their bytes.
 """
 
 import base64

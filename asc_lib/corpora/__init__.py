@@ -8,12 +8,13 @@ import pkgutil
 from pathlib import Path
 
 from ..registry import load_plugins, unknown
-from .corpus import CorpusError, SceneCorpus, TagCorpus
 from .custom import custom
-from .data_set import DATA_SETS, DataSet
+from .data_set import DATA_SETS, CorpusError, DataSet, SceneCorpus, TagCorpus
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
+
+FOLDER = "the path of a folder of your own"
 
 __all__ = ["DATA_SETS", "CorpusError", "DataSet", "SceneCorpus", "TagCorpus"]
 
@@ -31,7 +32,15 @@ def find(data: str) -> DataSet:
         return DATA_SETS[data]
     if Path(data).is_dir():
         return custom(Path(data))
-    raise unknown("data", data, [*DATA_SETS, "the path of a folder of your own"])
+    raise unknown("data", data, [*DATA_SETS, FOLDER])
+
+
+def with_scenes(data: str) -> DataSet:
+    """The same, where it has scenes. Raises ParameterError."""
+    found = find(data)
+    if not found.scenes:
+        raise unknown("data", data, [*scene_data_sets(), FOLDER])
+    return found
 
 
 def by_name(name: str) -> DataSet:

@@ -15,7 +15,6 @@ import soundfile
 RATE = 48_000  # Hz, of every scene clip
 CHANNELS = 2
 SHORTEST = 1.0  # s
-LONGEST = 2**48  # frames; libsndfile reports more where it does not know
 MISSING = "is missing: unpack its archive there"
 NOT_NUMBERS = "holds {} values that are not numbers (NaN or infinite)"
 UNREADABLE = (soundfile.LibsndfileError, TypeError)  # TypeError: samples without a header
@@ -43,8 +42,7 @@ def read(
     numbers, or has another rate (Hz), number of channels or length (samples) than asked for.
     """
     clip, own_rate, problems = decoded(path)
-    if not problems:
-        problems = mismatches(clip, own_rate, rate, channels, samples)
+    problems = problems or mismatches(clip, own_rate, rate, channels, samples)
     if problems:
         raise AudioError(f"{path} {problems[0]}")
     return clip
@@ -76,8 +74,8 @@ def decoded(path: Path) -> tuple[np.ndarray, int, list[str]]:
     return clip, rate, []
 
 
+# The next ``frames`` as int16 [channels, frames], and how many values are not numbers.
 def _samples(file: soundfile.SoundFile, frames: int = -1) -> tuple[np.ndarray, int]:
-    """The next ``frames`` as int16 [channels, frames], and how many values are not numbers."""
     if file.subtype not in ("FLOAT", "DOUBLE", "VORBIS", "OPUS"):
         return file.read(frames, "int16", always_2d=True).T, 0
     # From these formats libsndfile's own integers would be cut off or wrap around.
@@ -87,38 +85,36 @@ def _samples(file: soundfile.SoundFile, frames: int = -1) -> tuple[np.ndarray, i
     return np.round(clip * 2.0**15).clip(-(2**15), 2**15 - 1).astype("int16"), wrong
 
 
+# A 24-bit WAV file and its rate, in a fifth of the time; None for any other file.
 def _upper_16_bits(path: Path) -> tuple[np.ndarray, int] | None:
-    """A 24-bit WAV file and its rate, in a fifth of the time; None for any other file."""
     try:
         with wave.open(str(path)) as file:
-            if file.getsampwidth() != 3:
+            header = file.getparams()
+            if header.sampwidth != 3:
                 return None
-            rate = file.getframerate()
-            channels = file.getnchannels()
-            raw = file.readframes(file.getnframes())
+            raw = file.readframes(header.nframes)
     except (wave.Error, EOFError, RuntimeError, OSError):
         return None
-    step = 3 * channels
-    clip = np.empty((channels, len(raw) // step), "int16")
-    if not clip.size:
+    step = 3 * header.nchannels
+    if len(raw) < step:
         return None
-    for channel in range(channels):
-        clip[channel] = np.ndarray(clip.shape[1:], "<i2", raw, 3 * channel + 1, (step,))
-    return clip, rate
+    shape = header.nchannels, len(raw) // step
+    clip = np.ndarray(shape, "<i2", raw, offset=1, strides=(3, step))
+    return clip.astype("int16", order="C"), header.framerate
 
 
 def mismatches(
     clip: np.ndarray, own_rate: int, rate: int, channels: int | None, samples: int | None
 ) -> list[str]:
     """How a clip [channels, samples] at ``own_rate`` differs from what is asked for (None: any)."""
-    pairs = {
-        "a sample rate of {} Hz": (own_rate, rate),
-        "{} channel(s)": (clip.shape[0], channels),
-        "{} samples": (clip.shape[1], samples),
-    }
+    compared = (
+        (f"a sample rate of {own_rate} Hz", own_rate, rate),
+        (f"{clip.shape[0]} channel(s)", clip.shape[0], channels),
+        (f"{clip.shape[1]} samples", clip.shape[1], samples),
+    )
     return [
-        f"has {what.format(actual)}, expected {wanted}"
-        for what, (actual, wanted) in pairs.items()
+        f"has {what}, expected {wanted}"
+        for what, actual, wanted in compared
         if wanted is not None and actual != wanted
     ]
 
@@ -128,9 +124,9 @@ def length(path: Path) -> tuple[int, int]:
     try:
         info = soundfile.info(path)
     except UNREADABLE as error:
-        problems = decoded(path)[2] or [unreadable(error)]
+        problems = [*decoded(path)[2], unreadable(error)]
         raise AudioError(f"{path} {problems[0]}") from None
-    if info.frames > LONGEST:
+    if info.frames > 2**48:  # what libsndfile reports where it does not know
         raise AudioError(f"{path} does not say how long it is: convert it, for example to WAV")
     return info.frames, info.samplerate
 
@@ -144,8 +140,9 @@ def usual_length(lengths: list[tuple[int, int]]) -> int:
     seconds = Counter(samples / rate for samples, rate in lengths)
     usual = max(seconds, key=lambda value: (seconds[value], value), default=0.0)
     if usual < SHORTEST:
-        what = f"the usual length of these clips is {usual:g} s"
-        raise AudioError(f"{what}: at least {SHORTEST:g} s are needed")
+        raise AudioError(
+            f"the usual length of these clips is {usual:g} s: at least {SHORTEST:g} s are needed"
+        )
     return round(usual * RATE)
 
 
@@ -165,26 +162,23 @@ def converted(clip: np.ndarray, rate: int, samples: int) -> np.ndarray:
     if len(clip) != CHANNELS:
         clip = np.tile(clip.mean(0).round().astype("int16"), (CHANNELS, 1))
     if rate != RATE:
-        wave = resampled(clip, rate, RATE)
-        clip = wave.round().clip(-(2**15), 2**15 - 1).astype("int16")
+        clip = resampled(clip, rate, RATE).round().clip(-(2**15), 2**15 - 1).astype("int16")
     repeats = math.ceil(samples / clip.shape[1])
     return np.tile(clip, (1, repeats))[:, :samples]
 
 
 def conversions(frames: int, rate: int, channels: int, samples: int, cut: str = "cut") -> list[str]:
     """What ``converted`` does to a clip of this shape and rate (Hz), in words."""
-    done = [f"is resampled from {rate} Hz to {RATE} Hz"] if rate != RATE else []
-    if channels == 1:
-        done.append("is mono: its channel is used twice")
-    elif channels != CHANNELS:
-        done.append(f"is not stereo: the mean of its {channels} channels is used twice")
     seconds = frames / rate
     usual = samples / RATE
-    if (usual - seconds) * RATE >= 1:
-        done.append(f"is {seconds:.3g} s long: repeated to {usual:g} s")
-    elif (seconds - usual) * RATE >= 1 and cut:
-        done.append(f"is {seconds:.4g} s long: {cut} to {usual:g} s")
-    return done
+    possible = {
+        f"is resampled from {rate} Hz to {RATE} Hz": rate != RATE,
+        "is mono: its channel is used twice": channels == 1,
+        f"is not stereo: the mean of its {channels} channels is used twice": channels > CHANNELS,
+        f"is {seconds:.3g} s long: repeated to {usual:g} s": (usual - seconds) * RATE >= 1,
+        f"is {seconds:.4g} s long: {cut} to {usual:g} s": cut and (seconds - usual) * RATE >= 1,
+    }
+    return [words for words, applies in possible.items() if applies]
 
 
 @dataclass(frozen=True)
@@ -206,37 +200,38 @@ class Recording:
         try:
             str(path).encode()
         except UnicodeEncodeError:
-            name = ascii(str(path))
-            raise AudioError(f"{name} has a name that is not UTF-8: rename it") from None
+            raise AudioError(
+                f"{ascii(str(path))} has a name that is not UTF-8: rename it"
+            ) from None
         frames, rate = length(path)
         if not frames:
             raise AudioError(f"{path} holds no sample")
         if frames / rate < SHORTEST:
-            what = f"{path} is {frames / rate:.3g} s long"
-            raise AudioError(f"{what}: at least {SHORTEST:g} s are needed")
+            raise AudioError(
+                f"{path} is {frames / rate:.3g} s long: at least {SHORTEST:g} s are needed"
+            )
         return cls(path, frames, rate, soundfile.info(path).channels, samples)
 
     @property
     def seconds(self) -> float:
-        """Its length."""
         return self.frames / self.rate
 
     @property
     def conversions(self) -> list[str]:
         """What is done to it, in words."""
         done = conversions(self.frames, self.rate, self.channels, self.samples, cut="")
-        window = self.samples / RATE
         if len(self.starts) > 1:
-            count = len(self.starts)
-            done.append(f"is {self.seconds:.4g} s long: cut into {count} windows of {window:g} s")
+            done.append(
+                f"is {self.seconds:.4g} s long: cut into {len(self.starts)} windows of "
+                f"{self.samples / RATE:g} s"
+            )
         rest = (self.frames - self.starts[-1] - self._frames) / self.rate
         if rest * RATE >= 1:
             done.append(f"has {rest:.3g} s after the last window, which are ignored")
         return done
 
     @property
-    def _frames(self) -> int:
-        """Frames of a window at the recording's own rate."""
+    def _frames(self) -> int:  # of a window, at the recording's own rate
         return math.ceil(self.samples * self.rate / RATE)
 
     @cached_property
@@ -268,13 +263,16 @@ class Recording:
         except UNREADABLE as error:
             raise AudioError(f"{self.path} {unreadable(error)}") from None
         if wrong:
-            where = f"after {start / self.rate:.4g} s"
-            raise AudioError(f"{self.path} {NOT_NUMBERS.format(wrong)} {where}")
+            raise AudioError(
+                f"{self.path} {NOT_NUMBERS.format(wrong)} after {start / self.rate:.4g} s"
+            )
         end = start - lead + clip.shape[1]
-        expected = min(start + self._frames, self.frames)
-        if end < expected - self.rate // 10:  # the length of compressed audio may be an estimate
-            what = f"{self.path} ends after {end / self.rate:.4g} s"
-            raise AudioError(f"{what}, sooner than its header says: copy it again")
+        # The length of compressed audio may be an estimate.
+        if end < min(start + self._frames, self.frames) - self.rate // 10:
+            raise AudioError(
+                f"{self.path} ends after {end / self.rate:.4g} s, "
+                "sooner than its header says: copy it again"
+            )
         return converted(clip[:, lead:], self.rate, self.samples)
 
 

@@ -9,29 +9,9 @@ import pandas as pd
 
 from ..files import first_line
 from . import audio
-from .corpus import CorpusError
+from .data_set import Finding, Tables
 
-
-class Finding(NamedTuple):
-    """Something wrong with a file of a corpus or, if not ``fatal``, something to know about it."""
-
-    file: str
-    what: str
-    fatal: bool = True
-
-
-class Tables(NamedTuple):
-    """The tables of a corpus by file name, the audio files they name, and what is wrong."""
-
-    found: dict[str, pd.DataFrame]
-    files: dict[str, list[str]]  # by folder; relative to the corpus, safe ones only
-    findings: list[Finding]
-
-    def checked(self, root: Path) -> dict[str, pd.DataFrame]:
-        """The tables. Raises CorpusError with the first finding."""
-        if self.findings:
-            raise CorpusError(f"{root / self.findings[0].file} {self.findings[0].what}")
-        return self.found
+SEPARATORS = {"\t": "tabs", ",": "commas"}
 
 
 def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame | None, list[str]]:
@@ -39,7 +19,6 @@ def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame 
 
     The first column names files. Windows line ends and a byte order mark do no harm.
     """
-    separators = {"\t": "tabs", ",": "commas"}
     if not path.is_file():
         return None, ["is missing: unpack the corpus's meta data there"]
     try:
@@ -51,14 +30,16 @@ def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame 
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         return None, [f"cannot be read as a table: {first_line(error)}"]
     if not set(columns) <= set(found.columns):
-        by = separators.pop(separator)
-        (other,) = separators
+        (other,) = SEPARATORS.keys() - {separator}
         if len(found.columns) == 1 and other in found.columns[0]:
-            what = f"is separated by {separators[other]}"
-            return None, [f"{what}: this format separates columns by {by}"]
-        actual = ", ".join(map(str, found.columns))
-        what = f"has the columns {actual}; expected {', '.join(columns)}"
-        return None, [f"{what}, separated by {by}"]
+            return None, [
+                f"is separated by {SEPARATORS[other]}: this format separates columns by "
+                f"{SEPARATORS[separator]}"
+            ]
+        return None, [
+            f"has the columns {', '.join(map(str, found.columns))}; "
+            f"expected {', '.join(columns)}, separated by {SEPARATORS[separator]}"
+        ]
     problems = [] if len(found) else ["holds no row"]
     for column in columns:
         empty = found.index[found[column].str.strip() == ""]
@@ -68,8 +49,21 @@ def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame 
     twice = names[names.duplicated()]
     if twice.size:
         problems.append(f"names {twice.iloc[0]!r} twice ({twice.size} such rows)")
-    problems += filter(None, map(unsafe, names))
-    return found, problems
+    return found, [*problems, *filter(None, map(unsafe, names))]
+
+
+def read_tables(
+    root: Path, columns: dict[str, list[str]], separator: str
+) -> tuple[dict[str, pd.DataFrame], list[Finding]]:
+    """The tables of a corpus that can be read, by file name, and what is wrong with any.
+
+    ``columns``: what each table must have, by file name.
+    """
+    read = {file: table(root / file, wanted, separator) for file, wanted in columns.items()}
+    return (
+        {file: found for file, (found, _) in read.items() if found is not None},
+        [Finding(file, problem) for file, (_, problems) in read.items() for problem in problems],
+    )
 
 
 def unsafe(name: str) -> str | None:
@@ -99,46 +93,55 @@ def check(
 
     ``samples``: the length of every clip; None: any. Findings name files with the corpus's folder.
     """
-    rows = []
+    counts = pd.DataFrame(
+        [(f"{root.name}/{file}", len(found)) for file, found in tables.found.items()],
+        columns=["table", "rows"],
+    )
     findings = list(tables.findings)
-    for file, found in tables.found.items():
-        rows.append({"table": f"{root.name}/{file}", "rows": len(found)})
-        wanted = (official or {}).get(file)
-        if wanted:
-            rows[-1]["official"] = wanted
-            if len(found) != wanted:
-                findings.append(Finding(file, f"has {len(found)} rows, officially {wanted}"))
+    if official:
+        counts["official"] = pd.array([official.get(file) for file in tables.found], "Int64")
+        findings += [
+            Finding(file, f"has {len(found)} rows, officially {official[file]}")
+            for file, found in tables.found.items()
+            if len(found) != official.get(file, len(found))
+        ]
     for folder, names in tables.files.items():
-        findings += _differences(root, folder, names)
-        findings += _clips(root, names, rate, channels, samples)
-    counts = pd.DataFrame(rows).astype({"official": "Int64"} if official else {})
+        there = (path for path in (root / folder).rglob("*") if path.is_file())
+        strays = {path.relative_to(root).as_posix() for path in there} - set(names)
+        findings += [
+            Finding(name, "is not in any table: it is ignored", fatal=False)
+            for name in sorted(strays)
+        ]
+        for sound in examined(root, names, rate, channels, samples):
+            findings += [Finding(sound.name, what) for what in sound.problems]
+            findings += [Finding(sound.name, what, fatal=False) for what in sound.doubts]
     return counts, [finding._replace(file=str(root / finding.file)) for finding in findings]
 
 
-def _differences(root: Path, folder: str, names: list[str]) -> Iterator[Finding]:
-    """Rows without a file, and files without a row, in one folder of a corpus."""
-    there = {
-        path.relative_to(root).as_posix() for path in (root / folder).rglob("*") if path.is_file()
-    }
-    for name in sorted(set(names) - there):
-        yield Finding(name, audio.MISSING)
-    for name in sorted(there - set(names)):
-        yield Finding(name, "is not in any table: it is ignored", fatal=False)
+class Examined(NamedTuple):
+    """An audio file of a corpus: its shape [channels, samples], and what is wrong or doubtful."""
+
+    name: str
+    shape: tuple[int, int]
+    rate: int  # Hz
+    problems: list[str]
+    doubts: list[str]
 
 
-def _clips(
-    root: Path, names: list[str], rate: int, channels: int, samples: int | None
-) -> Iterator[Finding]:
-    """What is wrong with each audio file that is there."""
+def examined(
+    root: Path,
+    names: list[str],
+    rate: int | None = None,
+    channels: int | None = None,
+    samples: int | None = None,
+) -> Iterator[Examined]:
+    """Read each audio file, and compare it with what is expected (None: anything)."""
 
-    def of(name: str) -> list[Finding]:
+    def examine(name: str) -> Examined:
         clip, own_rate, problems = audio.decoded(root / name)
         problems = problems or audio.mismatches(clip, own_rate, rate, channels, samples)
         doubts = [] if problems else audio.doubtful(clip)
-        wrong = [Finding(name, what) for what in problems]
-        return wrong + [Finding(name, what, fatal=False) for what in doubts]
+        return Examined(name, clip.shape, own_rate, problems, doubts)
 
-    there = [name for name in names if (root / name).is_file()]
     run = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")
-    for findings in run(joblib.delayed(of)(name) for name in there):
-        yield from findings
+    return run(joblib.delayed(examine)(name) for name in names)

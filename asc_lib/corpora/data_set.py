@@ -1,21 +1,108 @@
-"""What the project knows of a data set: one object, made in one module of this folder."""
+"""What the project knows of a data set, and what it holds once it has been read.
+
+One ``DataSet`` is made in one module of this folder.
+"""
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ..files import data_root
 from ..recipes import Preset, SceneRecipe, TaggerSizes
 from ..registry import Registry
-from .checks import Finding, Tables
-from .corpus import CorpusError, SceneCorpus, TagCorpus
 
 CORES = os.cpu_count() or 1
 FULL_SIZE = Preset("released", SceneRecipe(), TaggerSizes(), threads=CORES, tagger_threads=CORES)
 DATA_SETS = Registry("data")
+
+
+class CorpusError(ValueError):
+    """A corpus that is missing or faulty; the message names the file and the way out."""
+
+
+class Finding(NamedTuple):
+    """Something wrong with a file of a corpus or, if not ``fatal``, something to know about it."""
+
+    file: str
+    what: str
+    fatal: bool = True
+
+
+class Tables(NamedTuple):
+    """The tables of a corpus by file name, the audio files they name, and what is wrong."""
+
+    found: dict[str, pd.DataFrame]
+    files: dict[str, list[str]]  # by folder; relative to the corpus, safe ones only
+    findings: list[Finding]
+
+    def checked(self, root: Path) -> dict[str, pd.DataFrame]:
+        """The tables. Raises CorpusError with the first finding."""
+        if self.findings:
+            raise CorpusError(f"{root / self.findings[0].file} {self.findings[0].what}")
+        return self.found
+
+
+@dataclass(frozen=True)
+class SceneCorpus:
+    """Scene clips and, for composed corpora, what is in them.
+
+    ``clips``: one row per clip with filename, scene_label, location, city, device, split (train,
+    test or unused) and fold (that of the recordings inside it; 0 where no tagger can have heard
+    any). ``composition``: one row per bed or event with filename, tag, recording, role, onset (s)
+    and snr (dB), or None.
+    """
+
+    name: str
+    root: Path
+    clips: pd.DataFrame
+    composition: pd.DataFrame | None = None
+    convert: bool = False  # convert clips of other rates, channels and lengths: custom data
+
+    @property
+    def labels(self) -> list[str]:
+        """The scenes, in alphabetical order."""
+        return sorted(self.clips["scene_label"].unique())
+
+    def rows(self, *splits: str) -> np.ndarray:
+        """Row numbers of the clips in these splits."""
+        return np.flatnonzero(self.clips["split"].isin(splits))
+
+    def targets(self) -> np.ndarray:
+        """Index into ``labels`` of every clip."""
+        return np.searchsorted(self.labels, self.clips["scene_label"])
+
+    def sounds_in(self, row: int) -> set[str]:
+        """Tags of everything that was composed into a clip; empty where that is not known."""
+        if self.composition is None:
+            return set()
+        parts = self.composition[self.composition["filename"] == self.clips["filename"][row]]
+        return set(parts["tag"]) - {""}
+
+
+@dataclass(frozen=True)
+class TagCorpus:
+    """Tag clips.
+
+    ``clips``: one row per clip with path, labels (a list), set (curated, noisy or test) and fold
+    (-1: none).
+    """
+
+    name: str
+    root: Path
+    clips: pd.DataFrame
+    tags: list[str]
+
+    def targets(self) -> np.ndarray:
+        """Float array [clips, tags]: 1 where a clip carries a tag."""
+        out = np.zeros((len(self.clips), len(self.tags)), "float32")
+        for row, labels in enumerate(self.clips["labels"]):
+            out[row, [self.tags.index(label) for label in labels]] = 1
+        return out
 
 
 @dataclass(frozen=True)
@@ -40,20 +127,22 @@ class DataSet:
     def complete(self, root: Path) -> bool:
         """Whether its download into ``root`` is complete."""
         tables = self.tables(root)
-        names = sum(tables.files.values(), [])
-        return not tables.findings and all((root / name).is_file() for name in names)
+        return not tables.findings and all(
+            (root / name).is_file() for names in tables.files.values() for name in names
+        )
 
 
-def register(data_set: DataSet) -> DataSet:
+def register(data_set: DataSet) -> None:
     """Make a data set known under its name."""
     DATA_SETS[data_set.name] = data_set
-    return data_set
 
 
 def official_root(name: str) -> Path:
     """Folder of a downloaded data set. Raises CorpusError, saying where to get it."""
     root = data_root() / name
     if not root.is_dir():
-        what = f"{root} is missing: `asc data fetch {name}` downloads it"
-        raise CorpusError(f"{what}, or unpack its archives there. {DATA_SETS[name].licence}")
+        raise CorpusError(
+            f"{root} is missing: `asc data fetch {name}` downloads it, or unpack its archives "
+            f"there. {DATA_SETS[name].licence}"
+        )
     return root

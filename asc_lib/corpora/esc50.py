@@ -17,12 +17,9 @@ import soundfile
 from ..files import data_root, fingerprint
 from ..recipes import SMALL_SCENE, SMALL_TAGGER, Preset
 from . import audio, checks
-from .data_set import register
+from .data_set import Tables, register
 from .fetch import Archive
 from .soundscapes import RATE, Recipe, Scene, composed, mislabelled
-
-URL = "https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip"
-CURATED_SHARE = 0.4  # of a class's recordings in folds 1 to 4; the others make the noisy set
 
 
 def folder() -> Path:
@@ -32,11 +29,11 @@ def folder() -> Path:
     for place in places:
         if (place / "meta" / "esc50.csv").is_file() and (place / "audio").is_dir():
             return place.resolve()
-    where = " or ".join(map(str, places))
     raise FileNotFoundError(
-        f"no ESC-50 (audio/, meta/esc50.csv) in {where}: `asc data fetch esc50` downloads it from "
-        "https://github.com/karolpiczak/ESC-50 (licence CC BY-NC 3.0: no commercial use), or set "
-        "the environment variable ASC_ESC50 to its folder"
+        f"no ESC-50 (audio/, meta/esc50.csv) in {' or '.join(map(str, places))}: "
+        "`asc data fetch esc50` downloads it from https://github.com/karolpiczak/ESC-50 "
+        "(licence CC BY-NC 3.0: no commercial use), or set the environment variable ASC_ESC50 "
+        "to its folder"
     )
 
 
@@ -57,16 +54,18 @@ class RecordedSounds:
 
     def __init__(self, place: Path):
         self.audio = place / "audio"
-        self.table = pd.read_csv(place / "meta" / "esc50.csv")
-        self.table["recording"] = "freesound-" + self.table["src_file"].astype(str)
-        folds = self.table.groupby("recording")["fold"].transform("nunique")
-        self.table = self.table[folds == 1]  # four recordings in two official folds would leak
+        table = pd.read_csv(place / "meta" / "esc50.csv")
+        table["recording"] = "freesound-" + table["src_file"].astype(str)
+        folds = table.groupby("recording")["fold"].transform("nunique")
+        self.table = table[folds == 1]  # four recordings in two official folds would leak
         self.tags = tuple(sorted(self.table["category"].unique()))
         sizes = [(self.audio / name).stat().st_size for name in self.table["filename"]]
         # Other copies of ESC-50 make other corpora.
         self.name = f"esc50-{fingerprint(self.table['filename'].tolist(), sizes)}"
-        groups = self.table.groupby(["category", "fold"])
-        self.files = {key: part[["filename", "recording"]].to_numpy() for key, part in groups}
+        self.files = {
+            key: part[["filename", "recording"]].to_numpy()
+            for key, part in self.table.groupby(["category", "fold"])
+        }
 
     def event(self, tag: str, fold: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
         filename, name = rng.choice(self.files[tag, fold])
@@ -84,8 +83,8 @@ class RecordedSounds:
         return tag, name, _faded(recording(self.audio / filename))
 
 
+# Short ramps at both ends, against clicks.
 def _faded(samples: np.ndarray, seconds: float = 0.01) -> np.ndarray:
-    """Samples with short ramps at both ends, against clicks."""
     ramp = np.minimum(1, np.arange(1, len(samples) + 1, dtype="float32") / (seconds * RATE))
     return samples * ramp * ramp[::-1]
 
@@ -171,16 +170,23 @@ def tag_rows(sounds: RecordedSounds, seed: int = 2019) -> list[dict]:
     curated = set()
     for _, names in trained.groupby(["category", "fold"])["recording"]:
         unique = rng.permutation(names.unique())
-        curated.update(unique[: max(1, round(CURATED_SHARE * len(unique)))])
+        curated.update(unique[: max(1, round(0.4 * len(unique)))])  # the others: the noisy set
     for entry in table.itertuples():
         kind = "train_curated" if entry.recording in curated else "train_noisy"
         kind = "test" if entry.fold == sounds.test_fold else kind
         labels = [entry.category]
         if kind == "train_noisy":
             labels = mislabelled(labels, sounds.tags, rng)
-        row = {"set": kind, "fname": Path(entry.filename).with_suffix(".wav").name}
-        row |= {"labels": ",".join(labels), "fold": entry.fold}
-        rows.append(row | {"recordings": entry.recording, "source": entry.filename})
+        rows.append(
+            {
+                "set": kind,
+                "fname": Path(entry.filename).with_suffix(".wav").name,
+                "labels": ",".join(labels),
+                "fold": entry.fold,
+                "recordings": entry.recording,
+                "source": entry.filename,
+            }
+        )
     return rows
 
 
@@ -188,11 +194,11 @@ def _tag_clip(folder: Path, row: dict) -> np.ndarray:
     return recording(folder / row["source"])
 
 
-def tables(root: Path) -> checks.Tables:
+def tables(root: Path) -> Tables:
     """The table of a folder laid out as the official one."""
-    table, problems = checks.table(root / "meta" / "esc50.csv", ["filename"], ",")
-    files = {} if table is None else {"audio": checks.safe(table["filename"], "audio/")}
-    return checks.Tables({}, files, problems)
+    found, findings = checks.read_tables(root, {"meta/esc50.csv": ["filename"]}, ",")
+    files = {"audio": checks.safe(t["filename"], "audio/") for t in found.values()}
+    return Tables(found, files, findings)
 
 
 register(
@@ -211,7 +217,14 @@ register(
             threads=1,
             tagger_threads=1,
         ),
-        archives=lambda: [Archive("ESC-50-master.zip", URL, None, None)],
+        archives=lambda: [
+            Archive(
+                "ESC-50-master.zip",
+                "https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip",
+                None,
+                None,
+            )
+        ],
         tables=tables,
         leading="ESC-50-master/",
     )

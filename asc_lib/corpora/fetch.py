@@ -23,8 +23,7 @@ from tqdm import tqdm
 from ..files import first_line, write_text
 from ..registry import load_plugins
 from . import checks
-from .corpus import CorpusError
-from .data_set import DATA_SETS, DataSet
+from .data_set import DATA_SETS, CorpusError, DataSet
 
 AGENT = {"User-Agent": "asc_lib (acoustic scene classification; one archive at a time)"}
 TRIES = 5  # of one archive

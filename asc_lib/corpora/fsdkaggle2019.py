@@ -6,9 +6,7 @@ import pandas as pd
 
 from ..recipes import TAG_RATE
 from . import checks
-from .checks import Finding, Tables
-from .corpus import TagCorpus
-from .data_set import DataSet, official_root, register
+from .data_set import DataSet, Finding, TagCorpus, Tables, official_root, register
 from .fetch import zenodo
 
 SETS = ("train_curated", "train_noisy", "test")
@@ -23,23 +21,22 @@ def table_file(kind: str) -> str:
 
 def tables(root: Path) -> Tables:
     """The three tables of a corpus in FSDKaggle2019's layout."""
-    found = {}
-    files = {}
-    findings = []
-    for kind in SETS:
-        table, problems = checks.table(root / table_file(kind), ["fname", "labels"], ",")
-        if table is not None:
-            found[table_file(kind)] = table
-            folder = f"FSDKaggle2019.audio_{kind}"
-            files[folder] = checks.safe(table["fname"], f"{folder}/")
-        findings += [Finding(table_file(kind), problem) for problem in problems]
+    columns = dict.fromkeys(map(table_file, SETS), ["fname", "labels"])
+    found, findings = checks.read_tables(root, columns, ",")
+    files = {
+        f"FSDKaggle2019.audio_{kind}": checks.safe(
+            found[table_file(kind)]["fname"], f"FSDKaggle2019.audio_{kind}/"
+        )
+        for kind in SETS
+        if table_file(kind) in found
+    }
     curated = found.get(table_file("train_curated"))
     known = set() if curated is None else _tags(curated)
-    for file, table in found.items():
-        strangers = _tags(table) - known
-        if known and strangers:
-            what = f"has the label {min(strangers)!r}, which no curated clip carries"
-            findings.append(Finding(file, what))
+    findings += [
+        Finding(file, f"has the label {min(_tags(table) - known)!r}, which no curated clip carries")
+        for file, table in found.items()
+        if known and not _tags(table) <= known
+    ]
     return Tables(found, files, findings)
 
 
@@ -52,26 +49,28 @@ def read(name: str, root: Path) -> TagCorpus:
 
     Raises CorpusError where a table is missing, has other columns, or holds an unknown label.
     """
-    found = tables(root).checked(root)
-    parts = []
-    for kind, table in zip(SETS, found.values()):
-        paths = [root / f"FSDKaggle2019.audio_{kind}" / fname for fname in table["fname"]]
-        parts.append(table.assign(path=paths, set=kind.removeprefix("train_")))
+    parts = [
+        table.assign(
+            path=[root / f"FSDKaggle2019.audio_{kind}" / fname for fname in table["fname"]],
+            set=kind.removeprefix("train_"),
+        )
+        for kind, table in zip(SETS, tables(root).checked(root).values())
+    ]
     clips = pd.concat(parts, ignore_index=True)
     clips = clips[~clips["fname"].str.removesuffix(".wav").isin(WRONG)].reset_index(drop=True)
     tags = sorted(_tags(clips[clips["set"] == "curated"]))
-    fold = clips["fold"].astype(int) if "fold" in clips else -1
-    clips = clips.assign(labels=clips["labels"].str.split(","), fold=fold)
+    clips = clips.assign(
+        labels=clips["labels"].str.split(","),
+        fold=clips["fold"].astype(int) if "fold" in clips else -1,
+    )
     return TagCorpus(name, root, clips, tags)
-
-
-OFFICIAL = dict(zip(map(table_file, SETS), (4970, 19_815, 4481)))
 
 
 def check() -> tuple[pd.DataFrame, list[Finding]]:
     """Everything that is wrong with the official corpus, and its counts."""
     root = official_root("fsdkaggle2019")
-    return checks.check(root, tables(root), TAG_RATE, 1, None, OFFICIAL)
+    official = dict(zip(map(table_file, SETS), (4970, 19_815, 4481)))
+    return checks.check(root, tables(root), TAG_RATE, 1, None, official)
 
 
 register(

@@ -24,8 +24,7 @@ from ..recipes import TAG_RATE
 from . import audio, checks, fsdkaggle2019, tau2019
 from .audio import CHANNELS, RATE
 from .checks import Finding
-from .corpus import SceneCorpus, TagCorpus
-from .data_set import DataSet
+from .data_set import DataSet, SceneCorpus, TagCorpus
 
 CITIES = (
     "barcelona",

@@ -13,7 +13,7 @@ from filelock import FileLock
 from ..files import Put, data_root, filled, fingerprint, write_text
 from . import audio
 from .audio import CHANNELS, RATE
-from .corpus import CorpusError, SceneCorpus
+from .data_set import CorpusError, SceneCorpus
 
 VERSION = 2
 CHUNK = 64  # clips packed between two notes of progress: about a second's work

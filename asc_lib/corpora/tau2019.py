@@ -8,9 +8,7 @@ import pandas as pd
 
 from . import checks
 from .audio import CHANNELS, RATE
-from .checks import Finding, Tables
-from .corpus import SceneCorpus
-from .data_set import DataSet, official_root, register
+from .data_set import DataSet, Finding, SceneCorpus, Tables, official_root, register
 from .fetch import zenodo
 
 HEADERS = {
@@ -35,13 +33,7 @@ SCENES = (
 
 def tables(root: Path) -> Tables:
     """The four tables of a corpus in TAU 2019's layout (official fold 1)."""
-    found = {}
-    findings = []
-    for file, columns in HEADERS.items():
-        table, problems = checks.table(root / file, columns, "\t")
-        if table is not None:
-            found[file] = table
-        findings += [Finding(file, problem) for problem in problems]
+    found, findings = checks.read_tables(root, HEADERS, "\t")
     if len(found) == len(HEADERS):
         findings += _contradictions(*found.values())
     names = checks.safe(found["meta.csv"]["filename"]) if "meta.csv" in found else []
@@ -54,34 +46,44 @@ def _contradictions(
     _, train_file, evaluate_file, test_file = HEADERS
     different = set(evaluate["filename"]) ^ set(test["filename"])
     if different:
-        first = min(different)
-        yield Finding(test_file, f"names other clips than fold1_evaluate.csv, the first {first!r}")
+        yield Finding(
+            test_file, f"names other clips than fold1_evaluate.csv, the first {min(different)!r}"
+        )
     both = set(train["filename"]) & set(evaluate["filename"])
     if both:
-        what = f"shares {len(both)} clips with fold1_evaluate.csv, the first {min(both)!r}"
-        yield Finding(train_file, what)
+        yield Finding(
+            train_file,
+            f"shares {len(both)} clips with fold1_evaluate.csv, the first {min(both)!r}",
+        )
     labels = meta.drop_duplicates("filename").set_index("filename")["scene_label"]
     for file, part in ((train_file, train), (evaluate_file, evaluate)):
         known = part["filename"].isin(labels.index)
         if not known.all():
-            first = part["filename"][~known].iloc[0]
-            what = f"lists {(~known).sum()} clips that are not in meta.csv, the first {first!r}"
-            yield Finding(file, what)
-        part = part[known]
-        other = part[part["scene_label"] != part["filename"].map(labels)]
+            yield Finding(
+                file,
+                f"lists {(~known).sum()} clips that are not in meta.csv, "
+                f"the first {part['filename'][~known].iloc[0]!r}",
+            )
+        other = part[known & (part["scene_label"] != part["filename"].map(labels))]
         if len(other):
             first = other.iloc[0]
-            own = f"labels {first['filename']!r} as {first['scene_label']!r}"
-            its = f"meta.csv as {labels[first['filename']]!r}"
-            yield Finding(file, f"{own}, {its} ({len(other)} such rows)")
-    strangers = sorted(set(meta["scene_label"]) - set(SCENES))
+            yield Finding(
+                file,
+                f"labels {first['filename']!r} as {first['scene_label']!r}, "
+                f"meta.csv as {labels[first['filename']]!r} ({len(other)} such rows)",
+            )
+    strangers = set(meta["scene_label"]) - set(SCENES)
     if strangers:
-        what = f"has the unknown label {strangers[0]!r}; there are {', '.join(SCENES)}"
-        yield Finding("meta.csv", what)
+        yield Finding(
+            "meta.csv",
+            f"has the unknown label {min(strangers)!r}; there are {', '.join(SCENES)}",
+        )
     cityless = [name for name in meta["identifier"] if "-" not in name]
     if cityless:
-        what = f"has the identifier {cityless[0]!r}; expected is city-number, as in milan-1164"
-        yield Finding("meta.csv", what)
+        yield Finding(
+            "meta.csv",
+            f"has the identifier {cityless[0]!r}; expected is city-number, as in milan-1164",
+        )
 
 
 def read(name: str, root: Path) -> SceneCorpus:
@@ -90,11 +92,11 @@ def read(name: str, root: Path) -> SceneCorpus:
     Raises CorpusError where a table is missing, has other columns, or lists contradict each other.
     """
     meta, train, evaluate, _ = tables(root).checked(root).values()
-    clips = meta.rename(columns={"identifier": "location", "source_label": "device"})
-    clips["city"] = clips["location"].str.split("-").str[0]
-    in_train = clips["filename"].isin(train["filename"])
-    in_test = clips["filename"].isin(evaluate["filename"])
-    clips["split"] = np.select([in_train, in_test], ["train", "test"], "unused")
+    lists = [meta["filename"].isin(part["filename"]) for part in (train, evaluate)]
+    clips = meta.rename(columns={"identifier": "location", "source_label": "device"}).assign(
+        city=meta["identifier"].str.split("-").str[0],
+        split=np.select(lists, ["train", "test"], "unused"),
+    )
     if not (root / "composition.csv").is_file():
         return SceneCorpus(name, root, clips.assign(fold=0))
     parts = pd.read_csv(root / "composition.csv", sep="\t", keep_default_na=False)
@@ -102,17 +104,11 @@ def read(name: str, root: Path) -> SceneCorpus:
     return SceneCorpus(name, root, clips.assign(fold=clips["filename"].map(folds)), parts)
 
 
-OFFICIAL = {
-    "meta.csv": 14_400,
-    "evaluation_setup/fold1_train.csv": 9185,
-    "evaluation_setup/fold1_evaluate.csv": 4185,
-}
-
-
 def check() -> tuple[pd.DataFrame, list[Finding]]:
     """Everything that is wrong with the official corpus, and its counts."""
     root = official_root("tau2019")
-    return checks.check(root, tables(root), RATE, CHANNELS, 10 * RATE, OFFICIAL)
+    official = dict(zip(HEADERS, (14_400, 9185, 4185)))
+    return checks.check(root, tables(root), RATE, CHANNELS, 10 * RATE, official)
 
 
 register(

@@ -11,14 +11,13 @@ import pandas as pd
 import papermill
 
 from .. import corpora
-from ..corpora import SceneCorpus, store
+from ..corpora import store
 from ..files import REPOSITORY
 from ..fusion import FUSIONS, SIZES
 from ..registry import load_plugins
 from ..settings import NOTEBOOKS, Settings, check
 from ..tags.sources import CONTROLS, open_tag_vectors
 from ..tags.tag_data import SUPERVISION
-from ..tags.vectors import TagVectors
 from . import records
 
 TAGGER = "01_tagger"
@@ -50,20 +49,21 @@ class Cell:
 
     @property
     def path(self) -> Path:
-        """The notebook's file."""
         return REPOSITORY / "notebooks" / f"{self.notebook}.ipynb"
 
     def settings(self) -> Settings:
         """The parameters, checked, with the notebook's defaults."""
-        own = papermill.inspect_notebook(str(self.path))
-        defaults = {name: ast.literal_eval(entry["default"]) for name, entry in own.items()}
+        defaults = {
+            name: ast.literal_eval(entry["default"])
+            for name, entry in papermill.inspect_notebook(str(self.path)).items()
+        }
         return check(self.notebook, **(defaults | self.parameters))
 
     def command(self, folder: Path) -> str:
         """The papermill line that runs it, with its notebook executed into ``folder``."""
-        words = "-".join([self.notebook, *map(str, self.parameters.values())])
-        output = folder / f"{re.sub(r'[^A-Za-z0-9]+', '_', words)}.ipynb"
-        return shlex.join(papermill_line(self.path, output, self.parameters))
+        words = [self.notebook, *map(str, self.parameters.values())]
+        name = re.sub("[^A-Za-z0-9]+", "_", "-".join(words))
+        return shlex.join(papermill_line(self.path, folder / f"{name}.ipynb", self.parameters))
 
 
 def cell(system: str, parameters: dict[str, int | str], **others: int | str) -> Cell:
@@ -83,11 +83,11 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
     paper = {name: entry for name, entry in FUSIONS.items() if entry.table}
     best = {name: entry.main[-1] for name, entry in FUSIONS.items()}
     grid = published()
-    cells = []
-    for _, row in grid.iterrows():
-        sizes = {size: int(row[size]) for size in SIZES if pd.notna(row[size])}
-        cells.append((row["system"], sizes))
-    chosen = {
+    cells = [
+        (row["system"], {size: int(row[size]) for size in SIZES if pd.notna(row[size])})
+        for _, row in grid.iterrows()
+    ]
+    return {
         "main": [(name, sizes) for name, entry in paper.items() for sizes in entry.main],
         "systems": [(name, best[name]) for name in paper],
         "controls": [
@@ -96,10 +96,12 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
         ],
         "taggers": [("tagger", {"supervision": name}) for name in SUPERVISION],
         "all": cells,
+        **{
+            f"table{number}": [cells[row] for row in rows]
+            for number, rows in grid.groupby("table").groups.items()
+        },
+        **{name: [(name, best.get(name, {}))] for name in ("tagger", *FUSIONS)},
     }
-    for number, rows in grid.groupby("table").groups.items():
-        chosen[f"table{number}"] = [cells[row] for row in rows]
-    return chosen | {name: [(name, best.get(name, {}))] for name in ("tagger", *FUSIONS)}
 
 
 def cells(name: str, **others: int | str) -> list[Cell]:
@@ -114,19 +116,18 @@ def run_names(chosen: list[Cell]) -> list[str]:
     """Names of the runs of cells; makes the data and tag vectors they read, where missing."""
 
     @cache
-    def scenes(data: str) -> tuple[SceneCorpus, store.Store]:
+    def scenes(data: str) -> tuple:
         corpus = corpora.find(data).scenes()
         return corpus, store.pack(corpus)
 
     @cache
-    def vectors(data: str, source: str, seed: int) -> TagVectors:
+    def vectors(data: str, source: str, seed: int):
         return open_tag_vectors(source, *scenes(data), seed)
 
     names = []
     for settings in (cell.settings() for cell in chosen):
         if settings.notebook == TAGGER:
-            corpus = corpora.find(settings.data).tagger_clips()
-            names.append(records.tagger_run(settings, corpus))
+            names.append(records.tagger_run(settings, corpora.find(settings.data).tagger_clips()))
         else:
             seed = settings.seed if settings.tags == "shuffled" else 0
             tags = vectors(settings.data, settings.tags, seed) if settings.tags else None

@@ -15,8 +15,12 @@ TABLES = {"2": [2], "3": [3], "4": [4], "5": [5], "4 and 5": [4, 5]}
 
 def build(cell: pd.Series, front_end: str = "released") -> SceneNet:
     """The full-size network of one of the 56 cells (a row of ``published``)."""
-    sizes = {size: int(cell[size]) for size in SIZES if pd.notna(cell[size])}
-    return SceneNet(N_TAGS, front_end=front_end, fusion=cell["system"], **sizes)
+    return SceneNet(
+        N_TAGS,
+        front_end=front_end,
+        fusion=cell["system"],
+        **{size: int(cell[size]) for size in SIZES if pd.notna(cell[size])},
+    )
 
 
 def best() -> SceneNet:
@@ -27,9 +31,11 @@ def best() -> SceneNet:
 def parameters() -> pd.DataFrame:
     """Parameter counts of the 56 cells, with the released front-end and with Table 1 as printed."""
     cells = published()
-    for front_end in ("released", "table1"):
-        cells[front_end] = [n_parameters(build(cell, front_end)) for _, cell in cells.iterrows()]
-    return cells.drop(columns="accuracy")
+    counts = {
+        front_end: [n_parameters(build(cell, front_end)) for _, cell in cells.iterrows()]
+        for front_end in ("released", "table1")
+    }
+    return cells.drop(columns="accuracy").assign(**counts)
 
 
 def table6() -> pd.DataFrame:
@@ -38,12 +44,10 @@ def table6() -> pd.DataFrame:
     The accuracies are the published ones: nothing here was measured on TAU 2019.
     """
     table = pd.read_csv(REPOSITORY / "results" / "paper" / "published_table6.csv")
-    ours = {
-        "Jung et al. [22]": n_parameters(SceneNet(N_TAGS)),
-        "Ours": n_parameters(best()),
-    }
-    here = table["system"].map(ours).astype("Int64")
-    return table.astype({"parameters": "Int64"}).assign(parameters_here=here)
+    here = {"Jung et al. [22]": n_parameters(SceneNet(N_TAGS)), "Ours": n_parameters(best())}
+    return table.assign(parameters_here=table["system"].map(here)).astype(
+        {"parameters": "Int64", "parameters_here": "Int64"}
+    )
 
 
 def fits(accuracy: float, clips: int, rounded: bool) -> bool:
@@ -68,12 +72,18 @@ def digits() -> pd.DataFrame:
     for name, numbers in TABLES.items():
         values = cells.loc[cells["table"].isin(numbers), "accuracy"]
         for rounded in (False, True):
-            others = [n for n in range(3000, 6001) if n not in TEST_CLIPS.values()]
-            row = {"table": name, "digits": "rounded" if rounded else "cut off"}
-            row["values"] = len(values)
+            row = {
+                "table": name,
+                "digits": "rounded" if rounded else "cut off",
+                "values": len(values),
+            }
             for clips in TEST_CLIPS.values():
                 row[f"fit {clips}"] = sum(fits(value, clips, rounded) for value in values)
                 row[f"by chance {clips}"] = round(len(values) * clips / 10_000, 1)
-            fitting = [n for n in others if all(fits(value, n, rounded) for value in values)]
-            rows.append(row | {"others that fit all": len(fitting)})
+            row["others that fit all"] = sum(
+                all(fits(value, clips, rounded) for value in values)
+                for clips in range(3000, 6001)
+                if clips not in TEST_CLIPS.values()
+            )
+            rows.append(row)
     return pd.DataFrame(rows)

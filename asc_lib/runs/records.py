@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 
 from .. import corpora
-from ..corpora import TagCorpus
 from ..corpora.store import Store
 from ..files import data_root, fingerprint, first_line, results_root, write_text, written_whole
 from ..front_ends import FRONT_ENDS
@@ -33,20 +32,27 @@ VERSION = 3  # raised when a change of the code changes what a run gives
 
 def run_name(settings: Settings, *fingerprints: str) -> str:
     """Readable name of a run, with a hash of its parameters (but the device), data and recipe."""
-    parameters = settings.parameters()
+    parameters = settings.parameters() | {"data": settings.data_name}
     parameters.pop("device")
-    parameters["data"] = settings.data_name
-    sizes = [f"{name[0]}{value}" for name, value in settings.sizes().items()]
-    words = [settings.data_name, settings.fusion or "tagger", *sizes, f"seed{settings.seed}"]
-    for value, usual in ((settings.tags, "tagger"), (settings.supervision, SUPERVISION[-1])):
-        if value not in (None, usual):
-            words.insert(2, re.sub(r"\W+", "_", Path(value).stem))
     described = [asdict(settings.recipe if settings.fusion else settings.tagger_sizes)]
     if settings.fusion:
-        classes = FRONT_ENDS[settings.front_end], FUSIONS[settings.fusion].build
+        classes = [FRONT_ENDS[settings.front_end], FUSIONS[settings.fusion].build]
         plugins = [cls for cls in classes if not cls.__module__.startswith("asc_lib.")]
         described += [inspect.getsource(cls) for cls in plugins]
-    return "-".join([*words, fingerprint(parameters, fingerprints, described, VERSION)])
+    usual = [(settings.tags, "tagger"), (settings.supervision, SUPERVISION[-1])]
+    words = [
+        settings.data_name,
+        settings.fusion or "tagger",
+        *(
+            re.sub(r"\W+", "_", Path(value).stem)
+            for value, own in usual
+            if value not in (None, own)
+        ),
+        *(f"{name[0]}{value}" for name, value in settings.sizes().items()),
+        f"seed{settings.seed}",
+        fingerprint(parameters, fingerprints, described, VERSION),
+    ]
+    return "-".join(words)
 
 
 def scene_run(settings: Settings, waveforms: Store, vectors: TagVectors | None) -> str:
@@ -54,7 +60,7 @@ def scene_run(settings: Settings, waveforms: Store, vectors: TagVectors | None) 
     return run_name(settings, waveforms.fingerprint, vectors.fingerprint if vectors else "")
 
 
-def tagger_run(settings: Settings, corpus: TagCorpus) -> str:
+def tagger_run(settings: Settings, corpus: corpora.TagCorpus) -> str:
     """Name of a run of the tagger's notebook."""
     return run_name(settings, corpus.root.name)
 
@@ -66,14 +72,12 @@ def checkpoint(run: str) -> Path:
 
 def environment(device: str) -> dict[str, str | int]:
     """Versions and machine behind a record's figures."""
-    packages = ("torch", "torchaudio", "scikit-learn", "numpy", "scipy")
-    on_gpu = device.startswith("cuda")
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **{k: version(k) for k in ("torch", "torchaudio", "scikit-learn", "numpy", "scipy")},
         "processor": platform.machine(),
         "cores": os.cpu_count() or 0,
-        "accelerator": torch.cuda.get_device_name(device) if on_gpu else "",
+        "accelerator": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
     }
 
 
@@ -89,12 +93,11 @@ def summary(evaluated: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
     for name, part in test_sets(evaluated).items():
         correct = (part["truth"] == part["svm"]).to_numpy()
         choices = epochs[[f"{name}_{kernel}" for kernel in KERNELS]]
-        locations = part["location"].to_numpy()
         found[name] = {
             "clips": len(part),
             "locations": part["location"].nunique(),
             "accuracy": float(correct.mean()),
-            "interval": interval(lambda rows, c=correct: c[rows].mean(), locations),
+            "interval": interval(correct, part["location"]),
             "accuracy_by_kernel": {k: accuracy(part["truth"], part[k]) for k in KERNELS},
             "accuracy_softmax": accuracy(part["truth"], part["softmax"]),
             "accuracy_paper_protocol": float(choices.max().max()),
@@ -109,15 +112,16 @@ def figures(record: dict) -> pd.DataFrame:
     columns = {}
     for title, name in (("official list", "test"), ("all clips outside training", "test_all")):
         found = record[name]
-        low, high = found["interval"]
-        kernel = found["kernel"]
-        interval_text = f"{100 * found['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-        best = f"best on test, of {found['choices']} choices"
+        low, high = (100 * bound for bound in found["interval"])
         columns[title] = {
             "clips (locations)": f"{found['clips']} ({found['locations']})",
-            f"accuracy %, SVM with {kernel} kernel [95 %]": interval_text,
+            f"accuracy %, SVM with {found['kernel']} kernel [95 %]": (
+                f"{100 * found['accuracy']:.1f} [{low:.1f}, {high:.1f}]"
+            ),
             "softmax of the network": f"{100 * found['accuracy_softmax']:.1f}",
-            best: f"{100 * found['accuracy_paper_protocol']:.1f}",
+            f"best on test, of {found['choices']} choices": (
+                f"{100 * found['accuracy_paper_protocol']:.1f}"
+            ),
         }
     return pd.DataFrame(columns)
 
@@ -134,13 +138,9 @@ def write_scene_record(
     corpus = scenes.corpus
     run = scene_run(settings, scenes.waveforms, vectors)
     folder = results_root() / settings.data_name / "records"
-    predicted = {name: evaluated[name].astype("uint8") for name in ("truth", "svm", "softmax")}
-    columns = evaluated[["filename", "location", "city", "split"]].assign(**predicted)
-    _write_columns(folder / f"{run}.npz", columns)
-    tags = None
-    if vectors:
-        tags = {"source": vectors.source, "fingerprint": vectors.fingerprint}
-        tags["lwlrap"] = vectors.lwlrap
+    predicted = ["truth", "svm", "softmax"]
+    columns = evaluated[["filename", "location", "city", "split", *predicted]]
+    _write_columns(folder / f"{run}.npz", columns.astype(dict.fromkeys(predicted, "uint8")))
     record = {
         "run": run,
         "table": FUSIONS[settings.fusion].table,
@@ -151,7 +151,12 @@ def write_scene_record(
             "clips": corpus.clips["split"].value_counts().to_dict(),
             "fingerprint": scenes.waveforms.fingerprint,
         },
-        "tags": tags,
+        "tags": vectors
+        and {
+            "source": vectors.source,
+            "fingerprint": vectors.fingerprint,
+            "lwlrap": vectors.lwlrap,
+        },
         "labels": corpus.labels,
         "n_parameters": n_parameters(net),
         "macs": multiply_adds(net, scenes.whole(np.array([0]))),
@@ -162,7 +167,9 @@ def write_scene_record(
     return record
 
 
-def write_tagger_record(settings: Settings, corpus: TagCorpus, trained: TrainedTagger) -> dict:
+def write_tagger_record(
+    settings: Settings, corpus: corpora.TagCorpus, trained: TrainedTagger
+) -> dict:
     """Write each test clip's precision, then the record of notebook 01; return it.
 
     In it ``test`` are the test clips, and ``curated`` the curated ones, each tagged by the network
@@ -170,15 +177,18 @@ def write_tagger_record(settings: Settings, corpus: TagCorpus, trained: TrainedT
     """
     run = tagger_run(settings, corpus)
     folder = results_root() / settings.data_name / "records"
-    test = trained.evaluated[trained.evaluated["set"] == "test"].drop(columns="set")
-    _write_columns(folder / f"{run}.npz", test)
-    counts = corpus.clips["set"].value_counts().to_dict()
+    test = trained.evaluated["set"] == "test"
+    _write_columns(folder / f"{run}.npz", trained.evaluated[test].drop(columns="set"))
     record = {
         "run": run,
         "table": None,
         "system": "tagger",
         "parameters": settings.parameters(),
-        "data": {"name": corpus.name, "clips": counts, "fingerprint": corpus.root.name},
+        "data": {
+            "name": corpus.name,
+            "clips": corpus.clips["set"].value_counts().to_dict(),
+            "fingerprint": corpus.root.name,
+        },
         "n_parameters": n_parameters(next(iter(trained.tagger.nets.values()))),
         "networks": len(trained.tagger.nets),
         "lwlrap": trained.lwlrap,
@@ -188,19 +198,23 @@ def write_tagger_record(settings: Settings, corpus: TagCorpus, trained: TrainedT
 
 
 def _write_columns(path: Path, table: pd.DataFrame) -> None:
-    arrays = {}
-    for name, column in table.items():
-        numeric = pd.api.types.is_numeric_dtype(column)
-        arrays[name] = column.to_numpy() if numeric else column.to_numpy(str)
+    arrays = {
+        name: column.to_numpy(None if pd.api.types.is_numeric_dtype(column) else str)
+        for name, column in table.items()
+    }
     with written_whole(path) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _write(path: Path, record: dict, history: pd.DataFrame) -> None:
-    rows = history.drop(columns="seconds").to_dict("records")
-    record["history"] = [{k: v for k, v in row.items() if not pd.isna(v)} for row in rows]
-    record["seconds"] = round(float(history["seconds"].sum()), 1)
-    record["environment"] = environment(record["parameters"]["device"])
+    record |= {
+        "history": [
+            {name: value for name, value in row.items() if not pd.isna(value)}
+            for row in history.drop(columns="seconds").to_dict("records")
+        ],
+        "seconds": round(float(history["seconds"].sum()), 1),
+        "environment": environment(record["parameters"]["device"]),
+    }
     write_text(path, json.dumps(record, indent=1))
 
 
@@ -209,8 +223,8 @@ def read_records(data: str, root: Path | None = None) -> list[dict]:
 
     Raises ValueError for a damaged one.
     """
-    folder = (root or results_root()) / corpora.find(data).name / "records"
     found = []
+    folder = (root or results_root()) / corpora.find(data).name / "records"
     for path in sorted(folder.glob("[!.]*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -234,5 +248,7 @@ def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFr
         with np.load(path, allow_pickle=False) as columns:
             return pd.DataFrame({name: columns[name] for name in columns.files})
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        remedy = f"remove the record {path.stem}.json, and run its cell again"
-        raise ValueError(f"{path} cannot be read ({first_line(error)}): {remedy}") from None
+        raise ValueError(
+            f"{path} cannot be read ({first_line(error)}): "
+            f"remove the record {path.stem}.json, and run its cell again"
+        ) from None

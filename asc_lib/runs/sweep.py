@@ -25,7 +25,6 @@ from .cells import Cell, cells, papermill_line, run_names
 
 PINNED = "CUDA_VISIBLE_DEVICES"
 HERE = "127.0.0.1"  # whoever reaches a Dask scheduler can run code: ours answers this machine only
-KERNEL = ["--log-level=50"]  # of its own log; what cells print is in the executed notebook
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,11 @@ def roots() -> dict[str, str]:
     """Where this process reads and writes; workers, wherever they run, use the same folders."""
     named = {"ASC_DATA": str(data_root()), "ASC_RESULTS": str(results_root())}
     for name in ("ASC_ESC50", "ASC_PLUGINS"):
-        paths = filter(None, os.environ.get(name, "").split(os.pathsep))
-        named[name] = os.pathsep.join(str(Path(path).resolve()) for path in paths)
+        named[name] = os.pathsep.join(
+            str(Path(path).expanduser().resolve())
+            for path in os.environ.get(name, "").split(os.pathsep)
+            if path
+        )
     return named
 
 
@@ -63,9 +65,13 @@ def jobs(cells: list[Cell], folders: dict[str, str]) -> list[Job]:
     found = {}
     for cell, run in zip(cells, run_names(cells)):
         folder = results_root() / cell.settings().data_name
-        output = folder / "notebooks" / f"{run}.ipynb"
-        record = folder / "records" / f"{run}.json"
-        found[run] = Job(run, cell.path, cell.parameters, output, record)
+        found[run] = Job(
+            run,
+            cell.path,
+            cell.parameters,
+            output=folder / "notebooks" / f"{run}.ipynb",
+            record=folder / "records" / f"{run}.json",
+        )
     return list(found.values())
 
 
@@ -82,7 +88,8 @@ def execute(job: Job, folders: dict[str, str]) -> Outcome:
                     job.output,
                     job.parameters,
                     progress_bar=False,
-                    extra_arguments=KERNEL,
+                    # of the kernel's own log; what cells print is in the executed notebook
+                    extra_arguments=["--log-level=50"],
                 )
         error = "" if job.record.exists() else f"it ended without its record {job.record}"
     except papermill.PapermillExecutionError as failure:
@@ -102,9 +109,12 @@ def trained_system(data: str = "mini") -> Path:
     if not path.exists():
         print(f"no combined system for '{data}' yet: training it first, as in notebook 05")
         job.output.parent.mkdir(parents=True, exist_ok=True)
-        line = papermill_line(job.notebook, job.output, job.parameters)
         # A notebook asks for this, and papermill cannot run inside a kernel's event loop.
-        done = subprocess.run([sys.executable, "-m", *line], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", *papermill_line(job.notebook, job.output, job.parameters)],
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise RuntimeError(f"notebook 05 failed, see {job.output}: {last}")
@@ -115,11 +125,18 @@ def trained_system(data: str = "mini") -> Path:
 def cluster(workers: int = 0, gpus: list[str] | None = None) -> Iterator[SpecCluster]:
     """A cluster on this machine: one worker per GPU (``gpus``: those visible), or one per core."""
     gpus = _visible_gpus() if gpus is None else gpus
-    spec = {}
-    for number in range(workers or len(gpus) or os.cpu_count() or 1):
-        env = {PINNED: gpus[number % len(gpus)]} if gpus else {}
-        options = {"host": HERE, "nthreads": 1, "memory_limit": 0, "env": env}
-        spec[number] = {"cls": Nanny, "options": options}
+    spec = {
+        number: {
+            "cls": Nanny,
+            "options": {
+                "host": HERE,
+                "nthreads": 1,
+                "memory_limit": 0,
+                "env": {PINNED: gpus[number % len(gpus)]} if gpus else {},
+            },
+        }
+        for number in range(workers or len(gpus) or os.cpu_count() or 1)
+    }
     scheduler = {"cls": Scheduler, "options": {"host": HERE, "dashboard_address": f"{HERE}:0"}}
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     # The workers' own log level; `_report` prints what matters.
@@ -144,12 +161,14 @@ def connected(workers: int = 0, scheduler: str = "") -> Iterator[Client]:
                     nanny.auto_restart = False
                     os.kill(nanny.pid, signal.SIGKILL)
                 raise
-        return
-    with Client(scheduler, timeout="10s") as client:
-        if not client.nthreads():
-            what = f"the scheduler at {scheduler} has no workers"
-            raise ValueError(f"{what}: start some with `dask worker {scheduler}`")
-        yield client
+    else:
+        with Client(scheduler, timeout="10s") as client:
+            if not client.nthreads():
+                raise ValueError(
+                    f"the scheduler at {scheduler} has no workers: "
+                    f"start some with `dask worker {scheduler}`"
+                )
+            yield client
 
 
 def _visible_gpus() -> list[str]:
@@ -194,8 +213,9 @@ def _result(future):
     try:
         return future.result()
     except CancelledError:
-        lost = "the scheduler was lost: run the same command again, finished records are kept"
-        raise RuntimeError(lost) from None
+        raise RuntimeError(
+            "the scheduler was lost: run the same command again, finished records are kept"
+        ) from None
 
 
 def _report(outcome: Outcome, ended: list[Outcome], total: int, workers: int) -> None:
@@ -203,10 +223,11 @@ def _report(outcome: Outcome, ended: list[Outcome], total: int, workers: int) ->
     left = total - len(ended)
     running = min(left, workers)
     mean = sum(other.seconds for other in ended) / len(ended)
-    minutes = mean * left / max(workers, 1) / 60
-    counts = f"{len(ended) - failed} done, {failed} failed"
-    state = f"{counts}, {running} running, {left - running} waiting | {minutes:.0f} min left"
-    word = "FAILED" if outcome.error else "done"
-    print(f"{word} {outcome.job.run} ({outcome.seconds:.0f} s) | {state}", flush=True)
+    print(
+        f"{'FAILED' if outcome.error else 'done'} {outcome.job.run} ({outcome.seconds:.0f} s) | "
+        f"{len(ended) - failed} done, {failed} failed, {running} running, "
+        f"{left - running} waiting | {mean * left / max(workers, 1) / 60:.0f} min left",
+        flush=True,
+    )
     if outcome.error:
         print(f"  {outcome.error}\n  see {outcome.job.output}", flush=True)

@@ -10,28 +10,30 @@ import pandas as pd
 
 from .. import corpora, stats
 from ..fusion import FUSIONS, SIZES
+from ..settings import NOTEBOOKS
 from ..tags.sources import CONTROLS
 from ..tags.tag_data import SUPERVISION
-from .cells import cell, papermill_line, published
+from .cells import papermill_line, published
 from .records import read_predictions, read_records
 
 GAIN = ("gain", "gain_low", "gain_high")
 GRIDS = (2, 3, 4, 5)
-NAMES = ("systems", "evidence", "contrasts", "taggers", "by_scene", "by_city")
-DRAWN = (*NAMES, *(f"table{number}" for number in GRIDS))
+DRAWN = (
+    *("systems", "evidence", "contrasts", "taggers", "by_scene", "by_city"),
+    *(f"table{number}" for number in GRIDS),
+)
 
 
 def title(system: str, parameters: dict) -> str:
     """A system's name with its sizes, and the tags' source where it is not the tagger."""
-    words = [system.replace("_", " ")]
-    for size in SIZES:
-        value = parameters.get(size)
-        if value is not None:
-            words.append(f"{value} {size.replace('_', ' ')}".removesuffix("s" * (value == 1)))
+    sizes = {size: parameters[size] for size in SIZES if parameters.get(size) is not None}
     source = Path(parameters.get("tags") or "tagger").stem
-    if source != "tagger":
-        words.append(f"{source} tags")
-    return ", ".join(words)
+    words = [
+        system,
+        *(f"{value} {size}".removesuffix("s" * (value == 1)) for size, value in sizes.items()),
+    ]
+    name = ", ".join(words).replace("_", " ")
+    return name if source == "tagger" else f"{name}, {source} tags"
 
 
 def usual(parameters: dict) -> dict[str, int | str]:
@@ -56,23 +58,27 @@ class Kind:
 
     @classmethod
     def of(cls, record: dict) -> "Kind":
-        """The kind of a record."""
         parameters = record["parameters"]
-        changed = [
-            f"{name} {parameters[name]}"
-            for name, value in usual(parameters).items()
-            if parameters[name] != value
-        ]
         tags = record["tags"]
-        known = tags and tags["source"] != "shuffled"
-        name = title(record["system"], parameters)
-        data = record["data"]["fingerprint"]
-        return cls(name, ", ".join(changed), data, tags["fingerprint"] if known else None)
+        return cls(
+            title=title(record["system"], parameters),
+            changed=", ".join(
+                f"{name} {parameters[name]}"
+                for name, value in usual(parameters).items()
+                if parameters[name] != value
+            ),
+            data=record["data"]["fingerprint"],
+            tags=tags["fingerprint"] if tags and tags["source"] != "shuffled" else None,
+        )
 
     @property
     def name(self) -> str:
-        """Title and changed parameters."""
         return ", ".join(filter(None, [self.title, self.changed]))
+
+    @property
+    def full_name(self) -> str:
+        """With the fingerprints of data and tags."""
+        return f"{self.name}, data {self.data}" + (f", tags {self.tags}" if self.tags else "")
 
 
 @dataclass(frozen=True)
@@ -89,17 +95,14 @@ class Runs:
 
     @property
     def places(self) -> np.ndarray:
-        """The location of each clip."""
         return self.predictions[0]["location"].to_numpy()
 
     @property
     def first(self) -> dict:
-        """The record of the first seed."""
         return self.records[0]
 
     @property
     def tags(self) -> str | None:
-        """Where the tag vectors came from."""
         return self.first["parameters"].get("tags")
 
     def mean(self, figure: str, test_set: str = "test") -> float:
@@ -109,16 +112,16 @@ class Runs:
 
 def command(record: dict) -> str:
     """The papermill line of a record, to be typed in ``notebooks/``."""
-    parameters = {k: v for k, v in record["parameters"].items() if v is not None}
-    run = cell(record["system"], {})
-    left_out = {"device"} | ({"fusion"} - run.parameters.keys())
-    defaults = usual(parameters) | {"tags": "tagger"}
+    parameters = record["parameters"]
+    known = FUSIONS.get(record["system"])  # not where a plug-in is not loaded
+    notebook = known.notebook if known else "05_combined"
+    defaults = usual(parameters) | {"tags": "tagger", "device": parameters["device"]}
     given = {
         name: value
         for name, value in parameters.items()
-        if name not in left_out and defaults.get(name) != value
+        if name in NOTEBOOKS[notebook] and value not in (None, defaults.get(name))
     }
-    return " ".join(papermill_line(f"{run.notebook}.ipynb", "out.ipynb", given))
+    return " ".join(papermill_line(f"{notebook}.ipynb", "out.ipynb", given))
 
 
 class Results:
@@ -134,13 +137,14 @@ class Results:
         self.records = read_records(data, root)
         groups: dict[Kind, dict[int, dict]] = {}
         for record in self.records:
-            if record["system"] == "tagger":
-                continue
-            by_seed = groups.setdefault(Kind.of(record), {})
-            first = by_seed.setdefault(record["parameters"]["seed"], record)
-            if first is not record:
-                both = f"{first['run']} and {record['run']}"
-                raise ValueError(f"{both} differ in their recipe alone: remove one record")
+            if record["system"] != "tagger":
+                by_seed = groups.setdefault(Kind.of(record), {})
+                first = by_seed.setdefault(record["parameters"]["seed"], record)
+                if first is not record:
+                    raise ValueError(
+                        f"{first['run']} and {record['run']} differ in their recipe alone: "
+                        "remove one record"
+                    )
         self.systems: dict[Kind, Runs] = {}
         for kind, by_seed in groups.items():
             records = [by_seed[seed] for seed in sorted(by_seed)]
@@ -150,31 +154,29 @@ class Results:
         clips = read_predictions(record["run"], self.data, self.root).query("split == 'test'")
         accuracy = (clips["truth"] == clips["svm"]).mean()
         if not np.isclose(accuracy, record["test"]["accuracy"]):
-            what = f"{record['run']}.npz does not match its record"
-            raise ValueError(f"{what}: remove both, and run its cell again")
+            raise ValueError(
+                f"{record['run']}.npz does not match its record: "
+                "remove both, and run its cell again"
+            )
         return clips.sort_values("filename", ignore_index=True)
 
     @cached_property
     def names(self) -> dict[Kind, str]:
         """A name for each kind; equal ones are completed by the fingerprints of data and tags."""
         count = Counter(kind.name for kind in self.systems)
-        names = {}
-        for kind in self.systems:
-            names[kind] = kind.name
-            if count[kind.name] > 1:
-                tags = f", tags {kind.tags}" if kind.tags else ""
-                names[kind] += f", data {kind.data}{tags}"
-        return names
+        return {
+            kind: kind.full_name if count[kind.name] > 1 else kind.name for kind in self.systems
+        }
 
     @cached_property
     def draws(self) -> dict[Kind, np.ndarray]:
         """Bootstrap draws of each system's accuracy; the same places for all of one data set."""
         found = {}
         for data in {kind.data: None for kind in self.systems}:
-            kinds = [kind for kind in self.systems if kind.data == data]
-            correct = [self.systems[kind].correct for kind in kinds]
-            draws = stats.bootstrap(correct, self.systems[kinds[0]].places)
-            found |= dict(zip(kinds, draws))
+            systems = {kind: runs for kind, runs in self.systems.items() if kind.data == data}
+            places = next(iter(systems.values())).places
+            correct = [runs.correct for runs in systems.values()]
+            found |= dict(zip(systems, stats.bootstrap(correct, places)))
         return found
 
     def _compared(self, kind: Kind, other: Kind) -> dict[str, float]:
@@ -182,11 +184,10 @@ class Results:
         two = self.systems[other].correct
         found = stats.compare(one, two, self.draws[kind], self.draws[other])
         several = min(len(one), len(two)) > 1
-        low, high = found.interval
         return {
             "gain": 100 * found.difference,
-            "gain_low": 100 * low,
-            "gain_high": 100 * high,
+            "gain_low": 100 * found.interval[0],
+            "gain_high": 100 * found.interval[1],
             "mcnemar": found.mcnemar,
             "detectable": 100 * found.detectable if several else np.nan,
             "p": found.p if several else np.nan,
@@ -203,12 +204,9 @@ class Results:
         smallest gain that had an 80 % chance to be found. With one seed, intervals are over
         locations alone, and there is no ``p``. ``test_all``: on all clips outside training.
         """
-        rows = [self._row(kind) for kind in self.systems]
-        if not rows:
-            return pd.DataFrame()
-        table = pd.DataFrame(rows).assign(p_holm=lambda t: stats.holm(t["p"]))
+        table = _corrected([self._row(kind) for kind in self.systems])
         order = ["control", "table", "fusion", *SIZES]
-        return table.sort_values(order, kind="stable").set_index("system")
+        return table.sort_values(order, kind="stable") if len(table) else table
 
     def _row(self, kind: Kind) -> dict:
         runs = self.systems[kind]
@@ -257,27 +255,27 @@ class Results:
             system = kind.title.removesuffix(f", {runs.tags} tags")
             same = own.get((system, kind.changed, kind.data))
             if runs.tags in CONTROLS and same:
-                row = {"system": system, "tags": "tagger", "against": runs.tags}
-                rows.append(row | self._compared(same, kind))
-        if not rows:
-            return pd.DataFrame()
-        table = pd.DataFrame(rows).assign(p_holm=lambda t: stats.holm(t["p"]))
-        return table.set_index("system")
+                names = {"system": system, "tags": "tagger", "against": runs.tags}
+                rows.append(names | self._compared(same, kind))
+        return _corrected(rows)
 
     def paper_table(self, number: int) -> pd.DataFrame:
         """One of the paper's Tables 2 to 5: ``published`` (TAU 2019) beside what was measured.
 
         ``p_holm`` is corrected for the comparisons of this table. Cells without a record are NaN.
         """
-        cells = published().query("table == @number")
-        cells = cells.rename(columns={"accuracy": "published", "system": "fusion"})
-        here = self.measured
-        if here.empty:
+        cells = (
+            published()
+            .query("table == @number")
+            .rename(columns={"accuracy": "published", "system": "fusion"})
+        )
+        if self.measured.empty:
             return cells.assign(mean=np.nan).set_index("fusion")
-        here = here[~here["control"] & (here["changed"] == "")]
-        columns = ["fusion", *SIZES, "mean", "std", "low", "high", *GAIN, "p", "seeds"]
-        here = here.reset_index().reindex(columns=columns)
-        here = here.astype({size: "Int64" for size in SIZES})
+        here = (
+            self.measured.query("not control and changed == ''")
+            .reindex(columns=["fusion", *SIZES, "mean", "std", "low", "high", *GAIN, "p", "seeds"])
+            .astype(dict.fromkeys(SIZES, "Int64"))
+        )
         table = cells.merge(here, "left", ["fusion", *SIZES])
         return table.assign(p_holm=stats.holm(table["p"])).set_index("fusion")
 
@@ -286,9 +284,8 @@ class Results:
         rows = {}
         for kind, runs in self.systems.items():
             clips = runs.predictions[0]
-            groups = clips["city"].to_numpy()
-            if column == "scene":
-                groups = np.asarray(runs.first["labels"])[clips["truth"]]
+            scenes = np.asarray(runs.first["labels"])[clips["truth"]]
+            groups = scenes if column == "scene" else clips["city"].to_numpy()
             rows[self.names[kind]] = pd.Series(100 * runs.correct.mean(0)).groupby(groups).mean()
         return pd.DataFrame(rows).T
 
@@ -312,21 +309,25 @@ class Results:
             if not runs:
                 continue
             clips = [read_predictions(run["run"], self.data, self.root) for run in runs]
-            names = ("lrap", "lrap_stage_1", "top")
-            means = {name: np.mean([table[name] for table in clips], 0) for name in names}
-            evaluated = clips[0].assign(**means)
+            evaluated = clips[0].assign(
+                **{
+                    name: np.mean([table[name] for table in clips], 0)
+                    for name in ("lrap", "lrap_stage_1", "top")
+                }
+            )
             gain = "" if above is None else _lwlrap(evaluated, evaluated["lrap"] - above, "+")
             chance = np.mean([run["lwlrap"]["stage 2"]["test"]["chance"] for run in runs])
-            row = {
-                "supervision": supervision.replace("_", " "),
-                "seeds": len(runs),
-                "lwlrap after stage 1": _lwlrap(evaluated, evaluated["lrap_stage_1"]),
-                "lwlrap after stage 2": _lwlrap(evaluated, evaluated["lrap"]),
-                "gain over the row above": gain,
-                "chance": f"{chance:.3f}",
-                "accuracy %": f"{100 * evaluated['top'].mean():.1f}",
-            }
-            rows.append(row)
+            rows.append(
+                {
+                    "supervision": supervision.replace("_", " "),
+                    "seeds": len(runs),
+                    "lwlrap after stage 1": _lwlrap(evaluated, evaluated["lrap_stage_1"]),
+                    "lwlrap after stage 2": _lwlrap(evaluated, evaluated["lrap"]),
+                    "gain over the row above": gain,
+                    "chance": f"{chance:.3f}",
+                    "accuracy %": f"{100 * evaluated['top'].mean():.1f}",
+                }
+            )
             above = evaluated["lrap"]
         return pd.DataFrame(rows).set_index("supervision") if rows else pd.DataFrame()
 
@@ -335,23 +336,32 @@ class Results:
         table = self.measured
         if table.empty:
             return table
-        figures = table["mean"].map("{:.1f} %".format)
-        gains = pd.Series(_spans(table, *GAIN, sign="+"), table.index)
-        questions = []
-        for tags, fusion in zip(table["tags"], table["fusion"]):
-            known = fusion in FUSIONS
-            own = FUSIONS[fusion].question if known else "What does this fusion gain?"
-            questions.append(CONTROLS.get(tags) or own)
-        out = pd.DataFrame({"system": table.index, "figure": figures, "command": table["command"]})
-        out["figure"] += gains.map(lambda gain: gain and f", {gain}")
-        return out.set_index(pd.Index(questions, name="question"))
+        questions = {name: entry.question for name, entry in FUSIONS.items()}
+        return pd.DataFrame(
+            {
+                "question": [
+                    CONTROLS.get(tags) or questions.get(fusion, "What does this fusion gain?")
+                    for tags, fusion in zip(table["tags"], table["fusion"])
+                ],
+                "system": table.index,
+                "figure": [
+                    f"{mean:.1f} %, {gain}" if gain else f"{mean:.1f} %"
+                    for mean, gain in zip(table["mean"], _spans(table, *GAIN, sign="+"))
+                ],
+                "command": table["command"].to_numpy(),
+            }
+        ).set_index("question")
 
     def drawn(self) -> dict[str, str]:
         """All tables as CSV, by file name: what the records give, nothing else."""
-        found = {"systems": readable(self.measured), "evidence": self.evidence()}
-        found |= {"contrasts": readable_contrasts(self.contrasts), "taggers": self.taggers()}
-        for column in ("scene", "city"):
-            found[f"by_{column}"] = self.by(column).round(1).rename_axis("system")
+        found = {
+            "systems": readable(self.measured),
+            "evidence": self.evidence(),
+            "contrasts": readable_contrasts(self.contrasts),
+            "taggers": self.taggers(),
+            "by_scene": self.by("scene").round(1).rename_axis("system"),
+            "by_city": self.by("city").round(1).rename_axis("system"),
+        }
         for number in GRIDS:
             grid = self.paper_table(number)
             if grid["mean"].notna().any():
@@ -359,27 +369,27 @@ class Results:
         return {f"{name}.csv": table.to_csv() for name, table in found.items() if len(table)}
 
 
+def _corrected(rows: list[dict]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=stats.holm(table["p"])).set_index("system") if rows else table
+
+
 def _lwlrap(evaluated: pd.DataFrame, values: pd.Series, sign: str = "") -> str:
     mean = np.average(values, weights=evaluated["labels"])
-    low, high = stats.lwlrap_interval(evaluated, values)
+    low, high = stats.interval(values, evaluated["recording"], evaluated["labels"])
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
-def _texts(values: pd.Series, form: str) -> pd.Series:
-    """Numbers as text; empty for NaN; as a p value for the form "p"."""
+def _texts(values: pd.Series, form: str = ".1f") -> pd.Series:
+    return values.map(lambda value: "" if np.isnan(value) else f"{value:{form}}")
 
-    def text(value: float) -> str:
-        if np.isnan(value):
-            return ""
-        if form == "p":
-            return "< 0.001" if value < 0.001 else f"{value:.3f}"
-        return f"{value:{form}}"
 
-    return values.map(text)
+def _p_values(values: pd.Series) -> pd.Series:
+    return _texts(values, ".3f").mask(values < 0.001, "< 0.001")
 
 
 def _spans(table: pd.DataFrame, middle: str, low: str, high: str, sign: str = "") -> list[str]:
-    """A figure and its interval as text; empty without a figure, alone without an interval."""
+    # empty without a figure; the figure alone without an interval
     form = f"{{:{sign}.1f}}".format
     texts = []
     for value, *bounds in table.reindex(columns=[middle, low, high]).to_numpy(float):
@@ -397,14 +407,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         {
             "seeds": table["seeds"].map(len),
             "accuracy % [95 %]": _spans(table, "mean", "low", "high"),
-            "± over seeds": _texts(table["std"], ".1f"),
+            "± over seeds": _texts(table["std"]),
             "gain over baseline [95 %]": _spans(table, *GAIN, sign="+"),
-            "p (Holm)": _texts(table["p_holm"], "p"),
-            "McNemar, by clip": _texts(table["mcnemar"], "p"),
-            "detectable gain": _texts(table["detectable"], ".1f"),
-            "softmax": _texts(table["softmax"], ".1f"),
-            "best on test": _texts(table["best_on_test"], ".1f"),
-            "all clips outside training": _texts(table["test_all"], ".1f"),
+            "p (Holm)": _p_values(table["p_holm"]),
+            "McNemar, by clip": _p_values(table["mcnemar"]),
+            "detectable gain": _texts(table["detectable"]),
+            "softmax": _texts(table["softmax"]),
+            "best on test": _texts(table["best_on_test"]),
+            "all clips outside training": _texts(table["test_all"]),
             "parameters": _texts(table["n_parameters"], ","),
             "MMAC per clip": _texts(table["macs"] / 1e6, ".0f"),
         },
@@ -421,25 +431,32 @@ def readable_contrasts(table: pd.DataFrame) -> pd.DataFrame:
     """``contrasts`` as text."""
     if table.empty:
         return table
-    out = table[["tags", "against"]].copy()
-    out["difference [95 %]"] = _spans(table, *GAIN, sign="+")
-    out["p (Holm)"] = _texts(table["p_holm"], "p")
-    out["detectable"] = _texts(table["detectable"], ".1f")
-    return out
+    return table[["tags", "against"]].assign(
+        **{
+            "difference [95 %]": _spans(table, *GAIN, sign="+"),
+            "p (Holm)": _p_values(table["p_holm"]),
+            "detectable": _texts(table["detectable"]),
+        }
+    )
 
 
 def readable_grid(grid: pd.DataFrame) -> pd.DataFrame:
     """``paper_table`` as text, without the sizes that the table does not vary."""
-    out = grid[[size for size in SIZES if grid[size].notna().any()]].copy()
-    out["published, TAU 2019"] = _texts(grid["published"], ".2f")
-    out["measured % [95 %]"] = _spans(grid, "mean", "low", "high")
-    out["gain [95 %]"] = _spans(grid, *GAIN, sign="+")
-    out["p (Holm)"] = _texts(grid["p_holm"], "p")
-    return out
+    return grid[[size for size in SIZES if grid[size].notna().any()]].assign(
+        **{
+            "published, TAU 2019": _texts(grid["published"], ".2f"),
+            "measured % [95 %]": _spans(grid, "mean", "low", "high"),
+            "gain [95 %]": _spans(grid, *GAIN, sign="+"),
+            "p (Holm)": _p_values(grid["p_holm"]),
+        }
+    )
 
 
 def markdown(readable: pd.DataFrame) -> str:
     """A readable table as Markdown."""
-    rows = [[readable.index.name, *readable.columns], ["---"] * (1 + len(readable.columns))]
-    rows += [[str(value) for value in row] for row in readable.reset_index().to_numpy()]
+    rows = [
+        [readable.index.name, *readable.columns],
+        ["---"] * (1 + len(readable.columns)),
+        *([str(value) for value in row] for row in readable.reset_index().to_numpy()),
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

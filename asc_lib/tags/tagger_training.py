@@ -183,7 +183,7 @@ def figures(evaluated: pd.DataFrame, targets: np.ndarray, scores: np.ndarray) ->
         part = evaluated.iloc[rows]
         found[kind] = {
             "lwlrap": float(np.average(part["lrap"], weights=part["labels"])),
-            "interval": stats.lwlrap_interval(part, part["lrap"]),
+            "interval": stats.interval(part["lrap"], part["recording"], part["labels"]),
             "chance": stats.lwlrap_by_chance(targets[rows], scores[rows]),
             "accuracy": float(part["top"].mean()) if (part["labels"] == 1).all() else None,
             "clips": len(rows),

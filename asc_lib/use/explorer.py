@@ -83,6 +83,7 @@ class WhatIf(widgets.VBox):
     def show(self, clip: CachedClip) -> None:
         """Show one clip."""
         self.cached = clip
+        self.tags = clip.tags
         self._drawing = drawing(clip)
         order = np.argsort(-clip.vector, kind="stable")
         for slider, k in zip(self.sliders, order):

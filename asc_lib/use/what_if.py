@@ -25,7 +25,7 @@ class CachedClip:
     @property
     def vector(self) -> np.ndarray:
         """The tag vector of the first clip [c]: the mean over its windows."""
-        return self.tags[0].reshape(-1, self.tags.shape[-1]).mean(0).cpu().numpy()
+        return torch.atleast_2d(self.tags[0]).mean(0).cpu().numpy()
 
     @classmethod
     def of(cls, trained: System, inputs: training.Batch) -> "CachedClip":
@@ -154,6 +154,7 @@ def feature_maps(clip: CachedClip) -> Figure | None:
     if weights is None:
         return None
     before = clip.feature_map[0].float().cpu()
+    before = before.reshape(len(before), -1, before.shape[-1]).mean(1)  # over bands, if any: [f, t]
     attended = before * weights[0].float().cpu()[:, None]
     return plots.feature_maps(before.numpy(), attended.numpy())
 

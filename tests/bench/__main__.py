@@ -1,4 +1,4 @@
-"""``make bench``: measure, in one run and side by side, ours and the plain way, and write results/bench."""
+"""``make bench``: measure ours and the plain way side by side, and write results/bench."""
 
 import json
 import sys
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from asc_lib import settings
 from asc_lib.files import REPOSITORY, write_text
 from asc_lib.runs import records
+from asc_lib.training import default_device
 
 from . import data, network, report
 from .common import TOY, Sizes, machine, write_noise
@@ -17,7 +17,7 @@ from .common import TOY, Sizes, machine, write_noise
 
 def main(results: Path, sizes: Sizes) -> None:
     """Measure everything and write it down."""
-    device = experiment.default_device()
+    device = default_device()
     about = {"machine": machine(), "device": device, "threads": torch.get_num_threads(), "seed": 0}
     found = about | {"environment": records.environment(device), "sizes": vars(sizes)}
     with tempfile.TemporaryDirectory() as folder:

@@ -35,9 +35,10 @@ TOY = Sizes(clips=4, seconds=1, crop=28_000, batch=2, whole=2, per_epoch=4, roun
 def side_by_side(
     ways: dict[str, Callable[[], object]], rounds: int, before: Callable[[], object] = lambda: None
 ) -> Times:
-    """Seconds that each way takes: median, smallest and largest of ``rounds``, after one that does not count.
+    """Seconds that each way takes: median, smallest and largest of ``rounds``.
 
-    The order alternates; ``before`` is called, untimed, before each. What a way returns, if a float, is its seconds.
+    One round before them does not count. The order alternates; ``before`` is called, untimed,
+    before each. What a way returns, if a float, is its seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""The data part: packing, and batches of random crops, beside loops of librosa.load and of partial reads."""
+"""The data part: packing and batches of random crops, beside librosa.load and partial reads."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def crops(
 
 
 def memory(folder: Path, sizes: Sizes) -> dict[str, float]:
-    """Anonymous memory (MB) before, and the largest while clips are packed, and while batches are read from them."""
+    """Anonymous memory (MB) before, and the largest while clips are packed, and batches read."""
     found, rng = {"before": anonymous_memory()}, np.random.default_rng(1)
     with watched(found, "packing"):
         waveforms = packed(folder)

@@ -1,4 +1,4 @@
-"""The training part: the plain way and ours, each in a process of its own, and the floor that this machine sets.
+"""The training part: the plain way and ours, each in its own process, and this machine's floor.
 
 The network is the baseline with the released front-end, 636,736 values, in float32.
 """
@@ -72,7 +72,7 @@ def best_rate(work, amount: float, rounds: int) -> float:
 
 
 def rates(device: str) -> dict[str, float]:
-    """What this machine reaches: float32 matrix product (GFLOP/s) and copying (GB/s, bytes read and written)."""
+    """What this machine reaches: float32 matrix product (GFLOP/s), copying (GB/s, both ways)."""
     square, long = torch.randn(2048, 2048, device=device), torch.zeros(2**26, device=device)
     other = torch.zeros_like(long)
 
@@ -88,7 +88,7 @@ def rates(device: str) -> dict[str, float]:
 
 
 def counted(crop: int) -> dict[str, float]:
-    """Work of one crop: GFLOP forward and of a step; GB of activations that a step has to write and to read again."""
+    """Work of one crop: GFLOP forward and of a step; GB of activations that a step moves."""
     net, waveform, kept = SceneNet(0), torch.zeros(2, 2, crop), {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:

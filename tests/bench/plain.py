@@ -1,9 +1,11 @@
-"""The plain way, as a careful researcher would write it: eager float32 layers, and a data set that reads WAV files.
+"""The plain way, as a careful researcher would write it: eager float32 layers, and WAV files.
 
-It shares nothing with ``asc_lib`` but the sizes of the released front-end and the names of its weights, so that the
-same weights can be loaded into both. No tags, no mixup: the work that every configuration does.
+The network is the one that notebook 02 builds from PyTorch's own layers, read from there. Nothing
+is shared with ``asc_lib`` but the names of the weights, so that the same weights can be loaded into
+both. No tags, no mixup: the work that every configuration does.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +15,24 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-
-class Block(nn.Module):
-    def __init__(self, inputs: int, filters: int):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv1d(inputs, filters, 3, padding=1), nn.BatchNorm1d(filters)
-        self.conv2, self.bn2 = nn.Conv1d(filters, filters, 3, padding=1), nn.BatchNorm1d(filters)
-        self.skip = nn.Conv1d(inputs, filters, 3, padding=1) if inputs != filters else nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn2(self.conv2(F.leaky_relu(self.bn1(self.conv1(x)), 0.3)))
-        return F.max_pool1d(F.leaky_relu(y + self.skip(x), 0.3), 3)
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "02_baseline.ipynb"
+RELEASED = dict(
+    stem=128, blocks=(64, 64, 128, 128, 128, 128, 128), last_conv=True, code=128, bias=False
+)
 
 
-class PlainNet(nn.Module):
-    """Waveform [B, 2, T] to logits [B, classes]."""
+def of_notebook_02() -> dict:
+    """The classes and functions in the cells of notebook 02 that are tagged "plain"."""
+    names = {"nn": nn, "F": F, "torch": torch}
+    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
+        if "plain" in cell["metadata"].get("tags", []):
+            exec("".join(cell["source"]), names)
+    return names
 
-    def __init__(self, classes: int = 10):
-        super().__init__()
-        self.stem, self.stem_bn = nn.Conv1d(2, 128, 12, stride=12), nn.BatchNorm1d(128)
-        widths = [128, 64, 64, 128, 128, 128, 128, 128]
-        self.blocks = nn.Sequential(*(Block(i, o) for i, o in zip(widths, widths[1:])))
-        self.last = nn.Sequential(
-            nn.Conv1d(128, 128, 1, padding=3), nn.BatchNorm1d(128), nn.LeakyReLU(0.3)
-        )
-        self.code, self.output = nn.Linear(256, 128), nn.Linear(128, classes, bias=False)
 
-    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        x = self.last(self.blocks(F.leaky_relu(self.stem_bn(self.stem(waveform)), 0.3)))
-        return self.output(self.code(torch.cat([x.mean(2), x.amax(2)], 1)))
+def plain_net(classes: int = 10, **sizes) -> nn.Module:
+    """The plain network, by default with the released front-end's sizes."""
+    return of_notebook_02()["Baseline"](**(RELEASED | sizes), classes=classes)
 
 
 class Clips(Dataset):
@@ -61,7 +52,7 @@ class Clips(Dataset):
 
 
 def step(
-    net: PlainNet, optimiser: torch.optim.Optimizer, waveform: torch.Tensor, targets: torch.Tensor
+    net: nn.Module, optimiser: torch.optim.Optimizer, waveform: torch.Tensor, targets: torch.Tensor
 ) -> float:
     """One training step; its loss."""
     optimiser.zero_grad()
@@ -72,7 +63,7 @@ def step(
 
 
 def epoch(
-    net: PlainNet, optimiser: torch.optim.Optimizer, clips: Clips, batch: int, workers: int
+    net: nn.Module, optimiser: torch.optim.Optimizer, clips: Clips, batch: int, workers: int
 ) -> None:
     """One epoch over WAV files."""
     device = next(net.parameters()).device
@@ -83,6 +74,6 @@ def epoch(
 
 
 @torch.no_grad()
-def probabilities(net: PlainNet, waveform: torch.Tensor) -> torch.Tensor:
+def probabilities(net: nn.Module, waveform: torch.Tensor) -> torch.Tensor:
     """Scene probabilities [B, classes] of waveforms [B, 2, T]."""
     return net.eval()(waveform).softmax(1)

@@ -3,26 +3,26 @@
 import json
 from pathlib import Path
 
-HEAD = """# Benchmarks
-
-Drawn from the JSON files beside it by `make bench`, which measures ours and the plain way in one run, in alternating
-order; figures are medians. The plain way is [tests/bench/plain.py](../../tests/bench/plain.py) and, for the data,
-`librosa.load` and partial reads with soundfile. The network is the baseline with the released front-end in float32; a
-step takes 24 crops of 240,000 samples, inference 24 clips of 479,520 samples, the epoch 72 clips of 10 s. The content
-is noise. The floor is the counted work at the rate of this machine's matrix product (or of its memory, where that
-takes longer): nothing can be faster without doing less.
-"""
-
-SWEEPS = """
-## Sweeps
-
-`python -m tests.bench.sweeps`: eight runs of notebook 02 on `mini`, three epochs each, one thread each. *Alone* is the
-notebook in a kernel with nothing around it. The last two columns: the time of two workers as a share of that of one,
-and the same for two notebooks executed side by side with neither papermill nor Dask, which is what the machine allows.
-
-| machine | alone, s | a cell of a sweep, s | papermill and Dask, s | two workers | two alone |
-|---|---|---|---|---|---|
-"""
+HEAD = (
+    "# Benchmarks\n\n"
+    "Drawn from the JSON files beside it by `make bench`, which measures ours and the plain way in "
+    "one run, in alternating\norder; figures are medians. The plain way is "
+    "[tests/bench/plain.py](../../tests/bench/plain.py) and, for the data,\n`librosa.load` and "
+    "partial reads with soundfile. The network is the baseline with the released front-end in "
+    "float32; a\nstep takes 24 crops of 240,000 samples, inference 24 clips of 479,520 samples, "
+    "the epoch 72 clips of 10 s. The content\nis noise. The floor is the counted work at the rate "
+    "of this machine's matrix product (or of its memory, where that\ntakes longer): nothing can be "
+    "faster without doing less.\n"
+)
+SWEEPS = (
+    "\n## Sweeps\n\n"
+    "`python -m tests.bench.sweeps`: eight runs of notebook 02 on `mini`, three epochs each, one "
+    "thread each. *Alone* is the\nnotebook in a kernel with nothing around it. The last two "
+    "columns: the time of two workers as a share of that of one,\nand the same for two notebooks "
+    "executed side by side with neither papermill nor Dask, which is what the machine allows.\n\n"
+    "| machine | alone, s | a cell of a sweep, s | papermill and Dask, s | two workers "
+    "| two alone |\n|---|---|---|---|---|---|\n"
+)
 
 
 def text(found: dict) -> str:
@@ -30,7 +30,8 @@ def text(found: dict) -> str:
     training, data = found["network"], found["data"]
     lines = [
         f"\n## {found['machine']}\n",
-        f"torch {found['environment']['torch']}, {found['threads']} threads, device {found['device']}, seed 0.\n",
+        f"torch {found['environment']['torch']}, {found['threads']} threads, "
+        f"device {found['device']}, seed 0.\n",
         "| | plain | ours | times as fast | of the floor's speed |",
         "|---|---|---|---|---|",
     ]
@@ -38,12 +39,14 @@ def text(found: dict) -> str:
         rate = training["clips a second"][row]
         share = training["floor (s a clip)"][row] * rate["ours"]
         lines.append(
-            f"| {row}, clips a second | {rate['plain']:.2f} | {rate['ours']:.2f} | **{ratio:.1f}** | {share:.0%} |"
+            f"| {row}, clips a second | {rate['plain']:.2f} | {rate['ours']:.2f} "
+            f"| **{ratio:.1f}** | {share:.0%} |"
         )
     memory, days = training["peak memory (MB)"], training["56 cells (days)"]
     lines += [
         f"| peak memory, GB | {memory['plain'] / 1e3:.1f} | {memory['ours'] / 1e3:.1f} | | |",
-        f"| 56 cells x 90 epochs at that speed, days | {days['plain']:.0f} | {days['ours']:.0f} | | |",
+        f"| 56 cells x 90 epochs at that speed, days | {days['plain']:.0f} "
+        f"| {days['ours']:.0f} | | |",
     ]
     pairs = {
         "packing": ("librosa.load", "pack"),
@@ -58,12 +61,14 @@ def text(found: dict) -> str:
             else f"{row.replace(',', ' of 24 crops,')}"
         )
         lines.append(
-            f"| {name}, ms | {1e3 * times[0]:.0f} | {1e3 * times[1]:.1f} | **{data['times as fast'][row]:.1f}** | |"
+            f"| {name}, ms | {1e3 * times[0]:.0f} | {1e3 * times[1]:.1f} "
+            f"| **{data['times as fast'][row]:.1f}** | |"
         )
     reached, work = training["machine reaches"], training["counted"]
     lines.append(
-        f"\nThis machine reaches {reached['GFLOP/s']:.0f} GFLOP/s and {reached['GB/s']:.0f} GB/s; a crop takes"
-        f" {work['inference']:.2f} GFLOP forward, {work['training step']:.2f} GFLOP and {work['GB']:.2f} GB a step."
+        f"\nThis machine reaches {reached['GFLOP/s']:.0f} GFLOP/s and {reached['GB/s']:.0f} GB/s; "
+        f"a crop takes {work['inference']:.2f} GFLOP forward, {work['training step']:.2f} GFLOP "
+        f"and {work['GB']:.2f} GB a step."
     )
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,7 @@
-"""What a sweep costs: eight short cells by one worker and by two, beside the same notebook executed alone.
+"""What a sweep costs: eight short cells by one worker and by two, beside the notebook alone.
 
-``python -m tests.bench.sweeps`` takes some minutes on a quiet machine and needs `mini` in place (`make demo`).
+``python -m tests.bench.sweeps`` takes some minutes on a quiet machine and needs `mini` in place
+(`make demo`).
 """
 
 import json
@@ -21,7 +22,7 @@ CELLS, EPOCHS = 8, 3
 
 
 def timed(*commands: list[str], results: Path) -> float:
-    """Seconds that commands take side by side, each with its records under a folder of ``results``."""
+    """Seconds that commands take side by side, each with records in its own folder."""
     started, running = time.perf_counter(), []
     for number, command in enumerate(commands):
         environment = os.environ | {
@@ -35,7 +36,7 @@ def timed(*commands: list[str], results: Path) -> float:
 
 
 def alone(results: Path, together: int = 1) -> float:
-    """The notebook with nothing but a kernel: nbclient in a process of its own, imports included."""
+    """The notebook with nothing but a kernel: nbclient in its own process, imports included."""
     program = f"""
 import nbformat, nbclient
 notebook = nbformat.read({str(REPOSITORY / "notebooks" / "02_baseline.ipynb")!r}, 4)

@@ -1,7 +1,7 @@
-"""One way of training, in a process of its own: does what standard input names, a line each, and says how long it took.
+"""One way of training, in its own process: does and times what standard input names, line by line.
 
-Run with the way's name, the folder of WAV files, sizes as JSON and a device. The plain way imports nothing of asc_lib,
-which sets how memory is kept.
+Run with the way's name, the folder of WAV files, sizes as JSON and a device. The plain way imports
+nothing of asc_lib, which sets how memory is kept.
 """
 
 import json
@@ -31,7 +31,7 @@ def plain_way(folder: Path, sizes: Sizes, device: str) -> dict[str, Callable[[],
     """The plain way's rows."""
     from . import plain
 
-    net = plain.PlainNet().to(device)
+    net = plain.plain_net().to(device)
     optimiser = torch.optim.Adam(net.parameters(), 1e-4, weight_decay=1e-3, amsgrad=True)
     crops, targets, whole = tensors(sizes, device)
     paths = sorted(folder.glob("*.wav"))[: sizes.per_epoch]
@@ -49,8 +49,9 @@ def our_way(folder: Path, sizes: Sizes, device: str) -> dict[str, Callable[[], o
 
     from asc_lib import training
     from asc_lib.corpora import SceneCorpus, store
+    from asc_lib.recipes import SceneRecipe
     from asc_lib.scene_net import SceneNet
-    from asc_lib.scenes import SceneData, SceneRecipe, at_a_time, outputs
+    from asc_lib.scenes import SceneData, inference_batch, outputs
 
     os.environ["ASC_DATA"] = str(folder / "data")
     names = sorted(path.name for path in folder.glob("*.wav"))
@@ -61,9 +62,7 @@ def our_way(folder: Path, sizes: Sizes, device: str) -> dict[str, Callable[[], o
     corpus = SceneCorpus("noise", folder, clips)
     net = SceneNet(0, len(corpus.labels)).to(device)
     recipe = SceneRecipe(batch=sizes.batch, crop=sizes.crop, mixup_from=1, epochs=1)
-    data = SceneData(
-        corpus, store.pack(corpus), np.zeros((len(clips), 0), "float32"), recipe, device
-    )
+    data = SceneData(corpus, store.pack(corpus), None, recipe, device, "nothing")
     crops, targets, whole = tensors(sizes, device)
     one_hot = torch.nn.functional.one_hot(targets, len(corpus.labels)).float()
     batch = {
@@ -74,7 +73,7 @@ def our_way(folder: Path, sizes: Sizes, device: str) -> dict[str, Callable[[], o
     optimiser = data.optimiser(net)
     parts = [
         {"waveform": part, "tags": part.new_zeros(len(part), 0)}
-        for part in whole.split(at_a_time(device))
+        for part in whole.split(inference_batch(device))
     ]
     return {
         "training step": lambda: training.step(net.train(), batch, data.loss, optimiser).item(),
@@ -93,7 +92,7 @@ def peak_memory(device: str) -> float:
 
 
 def main(way: str, folder: str, sizes: str, device: str) -> None:
-    """Answer each line of standard input with a line of JSON; what is printed meanwhile goes to standard error."""
+    """Answer each line of standard input with JSON; what is printed goes to standard error."""
     answers, sys.stdout = sys.stdout, sys.stderr
     rows = (plain_way if way == "plain" else our_way)(
         Path(folder), Sizes(**json.loads(sizes)), device

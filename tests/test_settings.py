@@ -1,24 +1,21 @@
-"""Parameters: what is refused, in which words; defaults resolved; names of runs; the sweep's cells."""
+"""Parameters: what is refused, in which words; defaults; names of runs; the sweep's cells."""
 
 import shlex
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import ATTENTION, BASELINE, COMBINED
 from typer.testing import CliRunner
 
-from asc_lib import settings
+from asc_lib import corpora
 from asc_lib.cli import app
+from asc_lib.registry import ParameterError
 from asc_lib.runs import cells as grid
-from asc_lib.runs import records, tables
-from asc_lib.settings import ParameterError, check
-from asc_lib.tags.sources import TagVectors
-
-COMMON = dict(data="mini", seed=0, epochs=0, device="cpu", threads=0)
-ATTENTION = COMMON | dict(front_end="auto", precision="float32", tags="tagger", heads=2, layers=1)
-COMBINED = ATTENTION | dict(
-    fusion="combined_shared", heads=4, layers=3, concat_layers=4, attention_layers=3
-)
+from asc_lib.runs import records
+from asc_lib.settings import Given, check
+from asc_lib.tags.sources import open_tag_vectors
+from asc_lib.tags.vectors import TagVectors
 
 
 @pytest.mark.parametrize(
@@ -30,11 +27,11 @@ COMBINED = ATTENTION | dict(
         ({"heads": True}, "parameter 'heads' is a whole number, not True"),
         ({"heads": 2.0}, "parameter 'heads' is a whole number, not 2.0"),
         ({"heads": 3}, "parameter 'heads': 3 does not divide the 128 filters"),
-        ({"heads": 128}, "128 heads leave one filter a head"),
+        ({"heads": 128}, "128 heads leave one filter per head"),
         ({"heads": 0}, "parameter 'heads' is 0: input should be greater than or equal to 1"),
         ({"layers": -1}, "parameter 'layers' is -1: input should be greater"),
         ({"seed": "0"}, "parameter 'seed' is a whole number, not '0'"),
-        ({"data": "nope"}, "parameter 'data' is 'nope': choose one of mini, esc50, tau2019"),
+        ({"data": "nope"}, "parameter 'data' is 'nope': choose one of tau2019, esc50, mini"),
         ({"front_end": "nope"}, "parameter 'front_end' is 'nope': choose one of auto, released"),
         (
             {"tags": "nope"},
@@ -61,11 +58,11 @@ def test_a_missing_parameter():
 
 def test_defaults_come_from_the_preset():
     settings = check("04_attention", **ATTENTION)
-    preset = experiment.PRESETS["mini"]
+    preset = corpora.find("mini").preset
     assert (settings.epochs, settings.threads) == (preset.scene.epochs, preset.threads)
     assert (settings.front_end, settings.fusion) == ("narrow", "attention")
-    assert check("04_attention", **(ATTENTION | {"epochs": 3})).preset.scene.epochs == 3
-    full = experiment.PRESETS["tau2019"]
+    assert check("04_attention", **(ATTENTION | {"epochs": 3})).recipe.epochs == 3
+    full = corpora.find("tau2019").preset
     assert (full.front_end, full.scene.epochs, full.scene.batch, full.scene.lr) == (
         "released",
         90,
@@ -81,9 +78,7 @@ def test_sizes_that_do_not_apply_are_left_out():
     )
     separate = check("05_combined", **(COMBINED | {"fusion": "combined_separate"}))
     assert separate.sizes() == {"heads": 4, "concat_layers": 4, "attention_layers": 3}
-    codecat = COMMON | dict(
-        front_end="auto", precision="float32", tags="tagger", fusion="codecat", layers=3
-    )
+    codecat = BASELINE | dict(tags="tagger", fusion="codecat", layers=3)
     assert check("03_concatenation", **codecat).sizes() == {}
     with pytest.raises(
         ParameterError,
@@ -95,7 +90,7 @@ def test_sizes_that_do_not_apply_are_left_out():
 def notebook(**injected):
     """What a notebook's names look like to Given, above and below the parameters cell."""
     names = {"np": np, "helper": len, "_i1": "x"}
-    given = experiment.Given(names)
+    given = Given(names)
     names |= ATTENTION | {"given": given, "_i2": "y", "sys": np} | injected
     return given, names
 
@@ -113,10 +108,8 @@ def test_given_refuses_new_and_rebound_names_once():
 
 
 def test_the_name_of_a_run_holds_what_determines_it():
-    waves, tags = (
-        SimpleNamespace(fingerprint="w"),
-        TagVectors(np.zeros((2, 2), "float32"), ["a", "b"], "tagger", None),
-    )
+    waves = SimpleNamespace(fingerprint="w")
+    tags = TagVectors(np.zeros((2, 1, 2), "float32"), ["a", "b"], "tagger")
     name = records.scene_run(check("04_attention", **ATTENTION), waves, tags)
     assert name.startswith("mini-attention-h2-l1-seed0-")
     for change in (
@@ -127,21 +120,17 @@ def test_the_name_of_a_run_holds_what_determines_it():
         {"precision": "bfloat16"},
     ):
         assert records.scene_run(check("04_attention", **(ATTENTION | change)), waves, tags) != name
-    assert (
-        records.scene_run(
-            check("04_attention", **ATTENTION), SimpleNamespace(fingerprint="v"), tags
-        )
-        != name
-    )
-    other = TagVectors(np.ones((2, 2), "float32"), ["a", "b"], "tagger", None)
+    changed = SimpleNamespace(fingerprint="v")
+    assert records.scene_run(check("04_attention", **ATTENTION), changed, tags) != name
+    other = TagVectors(np.ones((2, 1, 2), "float32"), ["a", "b"], "tagger")
     assert records.scene_run(check("04_attention", **ATTENTION), waves, other) != name
 
 
 def test_every_published_cell_has_a_notebook():
     cells = grid.cells("all", data="mini", seed=0)
-    assert len(cells) == len(tables.published()) == 56
+    assert len(cells) == len(grid.published()) == 56
     assert len({str(cell) for cell in cells}) == 56
-    for cell, row in zip(cells, tables.published().itertuples()):
+    for cell, row in zip(cells, grid.published().itertuples()):
         settings = cell.settings()
         assert settings.fusion == row.system
         for name, value in settings.sizes().items():
@@ -164,11 +153,9 @@ def test_every_published_cell_has_a_notebook():
 
 
 def test_true_tags(small_mini):
-    from asc_lib.tags.sources import open_tag_vectors
-
     tags = open_tag_vectors("true", small_mini, None)
     row = 17
-    assert {tags.names[k] for k in np.flatnonzero(tags.values[row])} == small_mini.sounds_in(row)
+    assert {tags.names[k] for k in np.flatnonzero(tags.clips[row])} == small_mini.sounds_in(row)
     unknown = SimpleNamespace(name="tau2019", composition=None)
     with pytest.raises(ParameterError, match="'true', but tau2019 does not say"):
         open_tag_vectors("true", unknown, None)

@@ -1,18 +1,16 @@
-"""A data set of one's own: any audio, a table, a split made where none is given."""
+"""A custom data set: any audio, a table, a split made where none is given."""
 
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from helpers import NOTEBOOKS, papermill, words
 
 from asc_lib import corpora
-from asc_lib.corpora import audio, own, store
-from asc_lib.files import REPOSITORY
+from asc_lib.corpora import audio, store
 from asc_lib.runs import records
 
 FORMATS = (("wav", 44_100, 1), ("flac", 48_000, 2), ("ogg", 16_000, 1), ("mp3", 44_100, 2))
@@ -54,8 +52,8 @@ def change(folder, **columns):
 
 
 def test_a_split_is_made_and_written_down(folder, capsys):
-    clips = corpora.open_scenes(str(folder)).clips
-    assert "one was made and written to" in capsys.readouterr().out
+    clips = corpora.find(str(folder)).scenes().clips
+    assert "a split was made and written to" in capsys.readouterr().out
     assert (clips.groupby("location")["split"].nunique() == 1).all()
     assert (clips.groupby("split")["scene_label"].nunique() == 2).all()
     assert 6 <= (clips["split"] == "test").sum() <= 14
@@ -65,15 +63,15 @@ def test_a_split_is_made_and_written_down(folder, capsys):
     )
     change(folder, location=[f"place-{k}" for k in range(40)], label="one")
     assert (
-        corpora.open_scenes(str(folder)).clips["split"].tolist() == ["train", "test"] * 20
+        corpora.find(str(folder)).scenes().clips["split"].tolist() == ["train", "test"] * 20
     )  # what is there is used
     assert capsys.readouterr().out == ""
 
 
-def test_a_split_of_ones_own_is_kept(folder):
+def test_a_split_that_is_given_is_kept(folder):
     split = ["train"] * 20 + ["test"] * 16 + ["unused"] * 4
     change(folder, split=split)
-    corpus = corpora.open_scenes(str(folder))
+    corpus = corpora.find(str(folder)).scenes()
     assert corpus.clips["split"].tolist() == split and not (folder / "split.csv").exists()
     assert corpus.name == "own_my_scénes" and corpus.labels == ["high", "low"]
 
@@ -84,11 +82,12 @@ def test_every_clip_is_converted(folder, tmp_path, monkeypatch):
     soundfile.write(
         folder / "sound/clip 4.wav", np.r_[np.zeros(24_000), 0.5 * np.ones(24_000)], 48_000
     )
-    corpus = corpora.open_scenes(str(folder))
-    packed = store.pack(corpus)
-    assert (
-        packed.waveforms.shape == (40, 2, 96_000) and (packed.waveforms[:, 0].max(1) > 5000).all()
-    )
+    six = np.full((96_000, 6), [0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    soundfile.write(folder / "sound/clip 8.wav", six, 48_000, subtype="FLOAT")
+    packed = store.pack(corpora.find(str(folder)).scenes())
+    assert packed.waveforms.shape == (40, 2, 96_000)
+    assert (packed.waveforms[:, 0].max(1) > 5000).all()
+    assert (packed.waveforms[8] == 8192).all()  # the mean of six channels, twice
     mono = packed.waveforms[2]  # 16 kHz OGG
     assert np.array_equal(mono[0], mono[1])
     assert np.allclose(
@@ -99,20 +98,22 @@ def test_every_clip_is_converted(folder, tmp_path, monkeypatch):
     before = packed.fingerprint
     soundfile.write(folder / "sound/clip 0.wav", np.zeros((44_100, 1)), 44_100)
     assert (
-        store.pack(corpora.open_scenes(str(folder))).fingerprint != before
+        store.pack(corpora.find(str(folder)).scenes()).fingerprint != before
     )  # a changed file is noticed
 
 
-def test_what_will_be_converted_is_said(folder):
+def test_every_conversion_is_noted(folder):
+    soundfile.write(folder / "sound/clip 12.wav", 0.1 * np.ones((96_000, 6)), 48_000)
     soundfile.write(folder / "sound/clip 4.wav", 0.1 * np.ones((8 * 48_000, 2)), 48_000)
     soundfile.write(folder / "sound/clip 8.wav", 0.1 * np.ones((48_000, 2)), 48_000)
-    counts, findings = corpora.check(str(folder))
+    counts, findings = corpora.find(str(folder)).check()
     assert counts["rows"].tolist() == [40] and not any(finding.fatal for finding in findings)
-    said = {finding.what for finding in findings}
-    assert said == {
+    notes = {finding.what for finding in findings}
+    assert notes == {
         "is resampled from 44100 Hz to 48000 Hz",
         "is resampled from 16000 Hz to 48000 Hz",
-        "is mono: its channel is used 2 times",
+        "is mono: its channel is used twice",
+        "is not stereo: the mean of its 6 channels is used twice",
         "is 8 s long: cut to 2 s",
         "is 1 s long: repeated to 2 s",
     }
@@ -139,7 +140,7 @@ UNFIT = {
     ),
     "no label": (
         lambda f: change(f).drop(columns="label").to_csv(f / "labels.csv"),
-        "labels.csv has the columns .*; expected are filename, label, separated by commas",
+        "labels.csv has the columns .*; expected filename, label, separated by commas",
     ),
     "another split": (
         listed(split="validation"),
@@ -157,10 +158,6 @@ UNFIT = {
     "one location": (
         listed(location="here"),
         "the label 'high' has one location: it cannot be in train and in test",
-    ),
-    "6 channels": (
-        with_sound(np.zeros((96_000, 6))),
-        "clip 0.wav has 6 channels: mix it down to 2 or 1 first",
     ),
     "not a number": (
         with_sound(np.full((96_000, 2), np.nan)),
@@ -194,30 +191,27 @@ def test_what_stops_a_data_set(case, folder, tmp_path, monkeypatch):
     change_, message = UNFIT[case]
     change_(folder)
     with pytest.raises((corpora.CorpusError, audio.AudioError), match=message) as error:
-        store.pack(corpora.open_scenes(str(folder)))
+        store.pack(corpora.find(str(folder)).scenes())
     assert "\n" not in str(error.value)
     if case not in (
         "no table",
         "two tables",
         "one location",
     ):  # these are said where a split is made
-        _, findings = corpora.check(str(folder))
+        _, findings = corpora.find(str(folder)).check()
         assert any(
             finding.fatal and re.search(message, f"{finding.file} {finding.what}")
             for finding in findings
         )
 
 
-def test_a_folder_that_cannot_be_written(folder, monkeypatch):
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(own, "write_text", refuse)
+def test_a_split_that_cannot_be_written(folder):
+    (folder / "split.csv").mkdir()
     with pytest.raises(
         corpora.CorpusError,
         match="labels.csv has no column split, and .*split.csv cannot be written",
     ):
-        corpora.open_scenes(str(folder))
+        corpora.find(str(folder)).scenes()
 
 
 def test_it_runs_in_the_notebooks(folder, tmp_path, monkeypatch):
@@ -234,18 +228,8 @@ def test_it_runs_in_the_notebooks(folder, tmp_path, monkeypatch):
         "front_end": "narrow",
         "threads": 1,
     }
-    parameters = [word for key, value in given.items() for word in ("-p", key, str(value))]
-    notebook = REPOSITORY / "notebooks" / "04_attention.ipynb"
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "--no-progress-bar",
-        notebook,
-        tmp_path / "out.ipynb",
-        *parameters,
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    notebook = NOTEBOOKS / "04_attention.ipynb"
+    done = papermill(notebook, tmp_path / "results", tmp_path, *words(given))
     assert done.returncode == 0, done.stderr[-2000:]
     (record,) = records.read_records(str(folder))
     assert record["data"]["name"] == "own_my_scénes" and record["tags"]["source"] == "tags"

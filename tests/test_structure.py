@@ -1,0 +1,99 @@
+"""The library's structure: which way dependencies point, where imports stand, how large it is."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import asc_lib
+
+PACKAGE = Path(asc_lib.__file__).parent
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+ABOVE = {  # what each part must not import
+    "corpora": {"tags", "scenes", "settings", "runs", "use"},
+    "tags": {"scenes", "settings", "runs", "use"},
+    "scenes": {"runs", "use"},
+    "settings": {"runs", "use"},
+    "runs": {"use"},
+}
+LOWEST = (
+    "registry",
+    "files",
+    "recipes",
+    "stats",
+    "fusion",
+    "front_ends",
+    "scene_net",
+    "tagging_net",
+    "training",
+)
+ABOVE |= dict.fromkeys(LOWEST, ABOVE["corpora"] | {"corpora"})
+
+
+def part(path: Path) -> str:
+    """The module or folder at the top of the library that a file belongs to."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(node: ast.AST, path: Path) -> Iterator[str]:
+    """The parts of the library that a statement of a file imports."""
+    if isinstance(node, ast.Import):
+        names = [alias.name.split(".") for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        module = node.module.split(".") if node.module else []
+        if node.level:
+            folder = ["asc_lib", *path.parent.relative_to(PACKAGE).parts]
+            module = folder[: len(folder) - node.level + 1] + module
+        names = [[*module, alias.name] for alias in node.names]
+    else:
+        return
+    yield from (name[1] for name in names if name[0] == "asc_lib" and len(name) > 1)
+
+
+def parts_imported(nodes: Iterator[ast.AST], path: Path) -> set[str]:
+    return {name for node in nodes for name in imported(node, path)}
+
+
+@pytest.mark.parametrize("name", ABOVE)
+def test_dependencies_point_one_way(name):
+    files = [path for path in TREES if part(path) == name]
+    assert files
+    for path in files:
+        assert not parts_imported(ast.walk(TREES[path]), path) & ABOVE[name], path
+
+
+def test_figures_know_networks_only():
+    path = PACKAGE / "plots.py"
+    assert parts_imported(ast.walk(TREES[path]), path) <= {"fusion", "scene_net"}
+
+
+def test_modules_of_the_library_are_imported_at_the_top():
+    """But for the two that take seconds and that one command needs."""
+    late = {}
+    for path, tree in TREES.items():
+        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.Lambda)]
+        inside = (node for function in functions for node in ast.walk(function))
+        late[path.name] = parts_imported(inside, path)
+    assert {name: parts for name, parts in late.items() if parts} == {"cli.py": {"runs"}}
+
+
+def test_the_import_of_every_form_is_seen():
+    path = PACKAGE / "runs" / "made_up.py"
+    forms = {
+        "from ..tags.vectors import threads": {"tags"},
+        "from .. import corpora, files": {"corpora", "files"},
+        "from . import records": {"runs"},
+        "from .records import figures": {"runs"},
+        "import asc_lib.use.system": {"use"},
+        "from asc_lib import plots": {"plots"},
+        "import torch, asc_lib": set(),
+        "from torch import nn": set(),
+    }
+    for line, parts in forms.items():
+        assert parts_imported(ast.walk(ast.parse(line)), path) == parts
+
+
+def test_it_stays_small():
+    count = sum(isinstance(node, ast.stmt) for tree in TREES.values() for node in ast.walk(tree))
+    assert count <= 4_200
