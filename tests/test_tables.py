@@ -146,7 +146,7 @@ def test_a_table_that_records_do_not_give_is_found(root, monkeypatch):
     assert run(app, ["tables", "--data", "mini"]).exit_code == 0
     checked = run(app, ["tables", "--data", "mini", "--check"])
     assert checked.exit_code == 0
-    assert "all 6 tables in" in checked.output
+    assert "all 8 tables in" in checked.output
     path = root / "mini" / "contrasts.csv"
     path.write_text(path.read_text().replace("+25.0", "+26.0"))
     (root / "mini" / "taggers.csv").write_text("typed by hand")

@@ -136,13 +136,10 @@ def write_scene_record(
     """Write predictions, then the record, under ``ASC_RESULTS``; drop the checkpoint; return it."""
     vectors = scenes.vectors
     corpus = scenes.corpus
-    run = scene_run(settings, scenes.waveforms, vectors)
-    folder = results_root() / settings.data_name / "records"
     predicted = ["truth", "svm", "softmax"]
     columns = evaluated[["filename", "location", "city", "split", *predicted]]
-    _write_columns(folder / f"{run}.npz", columns.astype(dict.fromkeys(predicted, "uint8")))
     record = {
-        "run": run,
+        "run": scene_run(settings, scenes.waveforms, vectors),
         "table": FUSIONS[settings.fusion].table,
         "system": settings.fusion,
         "parameters": settings.parameters(),
@@ -151,19 +148,20 @@ def write_scene_record(
             "clips": corpus.clips["split"].value_counts().to_dict(),
             "fingerprint": scenes.waveforms.fingerprint,
         },
-        "tags": vectors
-        and {
+        "tags": {
             "source": vectors.source,
             "fingerprint": vectors.fingerprint,
             "lwlrap": vectors.lwlrap,
-        },
+        }
+        if vectors
+        else None,
         "labels": corpus.labels,
         "n_parameters": n_parameters(net),
         "macs": multiply_adds(net, scenes.whole(np.array([0]))),
         **summary(evaluated, history),
     }
-    _write(folder / f"{run}.json", record, history)
-    checkpoint(run).unlink(missing_ok=True)
+    _write(settings, columns.astype(dict.fromkeys(predicted, "uint8")), record, history)
+    checkpoint(record["run"]).unlink(missing_ok=True)
     return record
 
 
@@ -175,12 +173,8 @@ def write_tagger_record(
     In it ``test`` are the test clips, and ``curated`` the curated ones, each tagged by the network
     that left it out, after each stage.
     """
-    run = tagger_run(settings, corpus)
-    folder = results_root() / settings.data_name / "records"
-    test = trained.evaluated["set"] == "test"
-    _write_columns(folder / f"{run}.npz", trained.evaluated[test].drop(columns="set"))
     record = {
-        "run": run,
+        "run": tagger_run(settings, corpus),
         "table": None,
         "system": "tagger",
         "parameters": settings.parameters(),
@@ -193,20 +187,19 @@ def write_tagger_record(
         "networks": len(trained.tagger.nets),
         "lwlrap": trained.lwlrap,
     }
-    _write(folder / f"{run}.json", record, trained.history)
+    columns = trained.evaluated.query("set == 'test'").drop(columns="set")
+    _write(settings, columns, record, trained.history)
     return record
 
 
-def _write_columns(path: Path, table: pd.DataFrame) -> None:
+def _write(settings: Settings, columns: pd.DataFrame, record: dict, history: pd.DataFrame) -> None:
+    folder = results_root() / settings.data_name / "records"
     arrays = {
         name: column.to_numpy(None if pd.api.types.is_numeric_dtype(column) else str)
-        for name, column in table.items()
+        for name, column in columns.items()
     }
-    with written_whole(path) as file:
+    with written_whole(folder / f"{record['run']}.npz") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-
-
-def _write(path: Path, record: dict, history: pd.DataFrame) -> None:
     record |= {
         "history": [
             {name: value for name, value in row.items() if not pd.isna(value)}
@@ -215,7 +208,7 @@ def _write(path: Path, record: dict, history: pd.DataFrame) -> None:
         "seconds": round(float(history["seconds"].sum()), 1),
         "environment": environment(record["parameters"]["device"]),
     }
-    write_text(path, json.dumps(record, indent=1))
+    write_text(folder / f"{record['run']}.json", json.dumps(record, indent=1))
 
 
 def read_records(data: str, root: Path | None = None) -> list[dict]:
