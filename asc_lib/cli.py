@@ -181,7 +181,7 @@ def tables_(
 
 @app.command("paper")
 def paper_() -> None:
-    """Draw what the paper tells without data: 56 parameter counts, Table 6, its test set, Figure 2."""
+    """Draw what the paper tells without data: parameter counts, Table 6, digits, Figure 2."""
     drawn = {"parameters": paper.parameters, "table6": paper.table6, "digits": paper.digits}
     for name, draw in drawn.items():
         table = draw()

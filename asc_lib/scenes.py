@@ -21,8 +21,7 @@ from .recipes import SceneRecipe
 from .scene_net import SceneNet, SceneOutput
 from .settings import Settings
 from .stats import accuracy
-from .tags.sources import open_tag_vectors
-from .tags.vectors import TagVectors
+from .tags.sources import TagVectors, open_tag_vectors
 
 KERNELS = ("rbf", "sigmoid")
 KERNEL = "rbf"  # of every figure for which nothing is chosen on test clips

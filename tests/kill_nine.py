@@ -60,14 +60,14 @@ def tags(shared: Path, own: Path) -> None:
     from asc_lib import corpora
     from asc_lib.corpora import store
     from asc_lib.tagging_net import TaggingNet
-    from asc_lib.tags import sources, vectors
+    from asc_lib.tags import sources
     from asc_lib.tags.tagger import Tagger
 
     torch.manual_seed(0)
     sizes, names = corpora.find("mini").preset.tagger, [f"tag {k}" for k in range(20)]
     tagger = Tagger({fold: TaggingNet(20, sizes) for fold in (1, 2)}, names, sizes)
     sources.default_tagger = lambda data: (tagger, {"stage 2": {"test": None}}, "random")
-    vectors.CHUNK = 16
+    sources.CHUNK = 16
     scenes = corpus(shared)
     sources.open_tag_vectors("tagger", scenes, store.pack(scenes))
 

@@ -9,7 +9,7 @@ from helpers import ATTENTION
 from asc_lib.corpora import store
 from asc_lib.registry import ParameterError
 from asc_lib.settings import check
-from asc_lib.tags import hub
+from asc_lib.tags import sources
 from asc_lib.tags.sources import open_tag_vectors
 
 transformers = pytest.importorskip("transformers")
@@ -53,21 +53,21 @@ def test_its_tag_vectors_are_the_models(model_folder, small_mini, packed):
 
 def test_they_are_computed_once(model_folder, small_mini, packed, monkeypatch):
     first = open_tag_vectors(f"hf:{model_folder}", small_mini, packed)
-    monkeypatch.setattr(hub.HubTagger, "tag_scenes", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(sources.HubTagger, "tag_scenes", lambda *_: pytest.fail("computed again"))
     assert (
         open_tag_vectors(f"hf:{model_folder}", small_mini, packed).fingerprint == first.fingerprint
     )
 
 
 def test_a_model_that_gives_one_label_has_a_softmax(model_folder, packed):
-    tagger = hub.load(f"hf:{model_folder}", "cpu")
+    tagger = sources.HubTagger.load(f"hf:{model_folder}", "cpu")
     tagger.model.config.problem_type = "single_label_classification"
     assert np.allclose(tagger.tag_scenes(packed, np.arange(3)).sum(1), 1)
 
 
 def test_a_model_that_is_not_there(tmp_path):
     with pytest.raises(ParameterError, match="parameter 'tags' is 'hf:.*/none'") as error:
-        hub.load(f"hf:{tmp_path / 'none'}", "cpu")
+        sources.HubTagger.load(f"hf:{tmp_path / 'none'}", "cpu")
     assert "\n" not in str(error.value)
 
 
@@ -77,7 +77,7 @@ def test_pickled_weights_are_refused(model_folder, tmp_path):
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(ParameterError, match="safetensors"):
-        hub.load(f"hf:{tmp_path}", "cpu")
+        sources.HubTagger.load(f"hf:{tmp_path}", "cpu")
 
 
 def test_the_parameter_is_checked():

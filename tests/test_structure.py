@@ -81,7 +81,7 @@ def test_modules_of_the_library_are_imported_at_the_top():
 def test_the_import_of_every_form_is_seen():
     path = PACKAGE / "runs" / "made_up.py"
     forms = {
-        "from ..tags.vectors import threads": {"tags"},
+        "from ..tags.tagger import threads": {"tags"},
         "from .. import corpora, files": {"corpora", "files"},
         "from . import records": {"runs"},
         "from .records import figures": {"runs"},

@@ -197,8 +197,8 @@ def _tag_clip(folder: Path, row: dict) -> np.ndarray:
 def tables(root: Path) -> Tables:
     """The table of a folder laid out as the official one."""
     found, findings = checks.read_tables(root, {"meta/esc50.csv": ["filename"]}, ",")
-    files = {"audio": checks.safe(t["filename"], "audio/") for t in found.values()}
-    return Tables(found, files, findings)
+    names = [name for table in found.values() for name in checks.safe(table["filename"], "audio/")]
+    return Tables(found, {"audio": names}, findings)
 
 
 register(

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ..recipes import TAG_RATE
 from . import checks
-from .data_set import DataSet, Finding, TagCorpus, Tables, official_root, register
+from .data_set import DataSet, Finding, Tables, TagCorpus, official_root, register
 from .fetch import zenodo
 
 SETS = ("train_curated", "train_noisy", "test")

@@ -23,9 +23,9 @@ from ..scene_net import SceneNet, multiply_adds, n_parameters
 from ..scenes import KERNEL, KERNELS, SceneData, accuracies, test_sets
 from ..settings import Settings
 from ..stats import accuracy, interval
+from ..tags.sources import TagVectors
 from ..tags.tag_data import SUPERVISION
 from ..tags.tagger_training import TrainedTagger
-from ..tags.vectors import TagVectors
 
 VERSION = 3  # raised when a change of the code changes what a run gives
 

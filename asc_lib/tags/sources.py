@@ -1,24 +1,157 @@
-"""Sources of tag vectors: a list of openers, some of which are patterns."""
+"""Tag vectors of scene clips, and their sources: a list of openers, some of them patterns."""
 
 import zipfile
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..corpora import SceneCorpus, by_name
+from ..corpora.audio import RATE, resampled
 from ..corpora.store import Store
-from ..files import first_line
+from ..files import Put, data_root, filled, fingerprint, first_line
 from ..registry import ParameterError, unknown
 from ..training import default_device
-from . import hub
-from .hub import HUB, HubTagger
-from .tagger import Tagger
+from .tagger import VERSION, Tagger, threads
 from .tagger_training import default_tagger
-from .vectors import TagVectors, cached
+
+HUB = "hf:"  # before the name of a Hugging Face model
+CHUNK = 64  # clips tagged between two notes of progress
+
+
+@dataclass(frozen=True)
+class HubTagger:
+    """A Hugging Face model and the feature extractor stored beside it (optional extra ``hf``)."""
+
+    model: torch.nn.Module
+    front_end: object
+    tags: list[str]
+
+    @classmethod
+    def load(cls, source: str, device: str) -> "HubTagger":
+        """The model of "hf:NAME", from the hub or a folder: safetensors, no code of its own.
+
+        Raises ParameterError where transformers is not installed, or there is no such model.
+        """
+        name = source.removeprefix(HUB)
+        try:
+            from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+            front_end = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
+            model = AutoModelForAudioClassification.from_pretrained(
+                name, trust_remote_code=False, use_safetensors=True
+            )
+        except ImportError:
+            raise ParameterError(
+                f"parameter 'tags' is '{source}', which needs transformers: pip install -e '.[hf]'"
+            ) from None
+        except (OSError, ValueError, KeyError) as error:
+            raise ParameterError(f"parameter 'tags' is '{source}': {first_line(error)}") from None
+        tags = [label for _, label in sorted(model.config.id2label.items())]
+        return cls(model.eval().to(device), front_end, tags)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any weight or any setting of the feature extractor does."""
+        weights = (value.cpu().numpy().tobytes() for value in self.model.state_dict().values())
+        return fingerprint(self.front_end.to_json_string(), *weights)
+
+    @torch.no_grad()
+    def tag_waveforms(self, clips: torch.Tensor) -> torch.Tensor:
+        """Tag vectors [B, c], 0 to 1, of int16 clips [B, channels, T] at 48 kHz, mixed to mono.
+
+        The sigmoid of each logit; the softmax, if the model says that a clip has one label only.
+        """
+        rate = self.front_end.sampling_rate
+        mono = resampled(clips.cpu().float().mean(1).numpy() / 2**15, RATE, rate)
+        inputs = self.front_end(list(mono), sampling_rate=rate, return_tensors="pt")
+        logits = self.model(**inputs.to(self.model.device)).logits
+        one_label = self.model.config.problem_type == "single_label_classification"
+        return (logits.softmax(1) if one_label else logits.sigmoid()).float().cpu()
+
+    def tag_scenes(self, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
+        """Tag vectors [len(rows), c] of scene clips."""
+        parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+        return torch.cat([self.tag_waveforms(waveforms.whole(part)) for part in parts]).numpy()
+
+    def to(self, device: str) -> "HubTagger":
+        return replace(self, model=self.model.to(device))
+
+    def save(self, folder: Path) -> None:
+        """Save nothing: the model is loaded again by its name, and must be the same."""
+
+
+@dataclass(frozen=True)
+class TagVectors:
+    """Tag vectors of all clips of a scene corpus, in its order, and where they come from.
+
+    ``values`` [clips, windows, c], each within 0 to 1; one window where the source knows the clip
+    as a whole only. ``times`` [windows, 2]: start and end of each window (s); None: the whole clip.
+    """
+
+    values: np.ndarray
+    names: list[str]
+    source: str
+    lwlrap: dict | None = None  # of our own tagger, on its test clips
+    tagger: Tagger | HubTagger | None = None  # that gives tag vectors of other recordings
+    times: np.ndarray | None = None
+
+    @cached_property
+    def clips(self) -> np.ndarray:
+        """One tag vector per clip [clips, c]: the mean over its windows."""
+        return self.values.mean(1)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any value does."""
+        return fingerprint(np.ascontiguousarray(self.values).tobytes(), self.names)
+
+    def inputs(
+        self, rows: np.ndarray, reads: str, starts: np.ndarray, seconds: float
+    ) -> dict[str, torch.Tensor]:
+        """What a fusion reads (``Fusion.reads``) of excerpts that start at ``starts`` (s).
+
+        ``seconds``: length of a clip.
+        """
+        times = np.array([[0.0, seconds]]) if self.times is None else self.times
+        return as_read(torch.from_numpy(self.values[rows]), times, reads, starts)
+
+
+def as_read(
+    values: torch.Tensor, times: np.ndarray, reads: str, starts: np.ndarray
+) -> dict[str, torch.Tensor]:
+    """Network inputs from tag vectors of windows [B, w, c] with their times [w, 2] (s).
+
+    "clip": the mean over windows as ``tags`` [B, c]; "windows": ``tags`` [B, w, c] and ``times``
+    [B, w, 2] after the excerpts' starts [B]; "nothing": ``tags`` [B, 0].
+    """
+    if reads == "windows":
+        relative = torch.from_numpy(times[None] - starts[:, None, None]).float()
+        return {"tags": values, "times": relative}
+    return {"tags": values.mean(1) if reads == "clip" else values[:, 0, :0]}
+
+
+def cached(
+    corpus: SceneCorpus, waveforms: Store, tagger: str, width: int, tag: Callable
+) -> np.ndarray:
+    """Tag vectors [clips, 1, width] of a corpus by the tagger of this name, computed on first use.
+
+    ``tag(rows)`` gives those of some clips [len(rows), width].
+    """
+    mark = fingerprint(tagger, waveforms.fingerprint, VERSION)
+    path = data_root() / "made" / f"{corpus.name}-tags-{mark}.npy"
+
+    def fill(put: Put, rows: np.ndarray) -> None:
+        put(rows[0], tag(rows))
+
+    clips = len(corpus.clips)
+    with threads(by_name(corpus.name).preset.tagger_threads):
+        return np.array(filled(path, (clips, width), "float32", fill, clips, CHUNK))[:, None]
 
 
 def from_tagger(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
@@ -32,37 +165,37 @@ def from_tagger(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -
 def shuffled(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
     """The tagger's, dealt out to other clips of the same split."""
     found = from_tagger(source, corpus, waveforms, seed)
-    values = found.values.copy()
     rng = np.random.default_rng(seed)
+    order = np.arange(len(found.values))
     for split in ("train", "test", "unused"):
         rows = corpus.rows(split)
-        values[rows] = values[rng.permutation(rows)]
-    return TagVectors(values, found.names, source, found.lwlrap)
+        order[rows] = rng.permutation(rows)
+    return replace(found, values=found.values[order], tagger=None)
 
 
 def constant(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
     """The mean of the tagger's over the training clips, the same for every clip."""
     found = from_tagger(source, corpus, waveforms, seed)
-    values = np.empty_like(found.values)
-    values[:] = found.values[corpus.rows("train")].mean(0)
-    return TagVectors(values, found.names, source, found.lwlrap)
+    mean = found.values[corpus.rows("train")].mean(0)
+    return replace(found, values=np.broadcast_to(mean, found.values.shape), tagger=None)
 
 
 def true(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -> TagVectors:
     """1 for every sound in a composed clip. Raises ParameterError where that is not known."""
     if corpus.composition is None:
-        what = f"{corpus.name} does not say what sounds are in its clips"
-        raise ParameterError(f"parameter 'tags' is 'true', but {what}")
+        raise ParameterError(
+            f"parameter 'tags' is 'true', but {corpus.name} does not say what sounds are in its "
+            "clips"
+        )
     parts = corpus.composition[corpus.composition["tag"] != ""]
-    names = sorted(parts["tag"].unique())
-    counts = pd.crosstab(parts["filename"], parts["tag"])
-    counts = counts.reindex(index=corpus.clips["filename"], columns=names).fillna(0)
-    return TagVectors(counts.clip(upper=1).to_numpy("float32")[:, None], names, source)
+    counts = pd.crosstab(parts["filename"], parts["tag"]).sort_index(axis=1)
+    present = counts.reindex(corpus.clips["filename"]).fillna(0).clip(upper=1)
+    return TagVectors(present.to_numpy("float32")[:, None], list(counts), source)
 
 
 def from_hub(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
     """A Hugging Face model's."""
-    tagger = hub.load(source, default_device())
+    tagger = HubTagger.load(source, default_device())
     tag = partial(tagger.tag_scenes, waveforms)
     values = cached(corpus, waveforms, tagger.fingerprint, len(tagger.tags), tag)
     return TagVectors(values, tagger.tags, source, tagger=tagger)
@@ -77,31 +210,34 @@ def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: 
     clips, names one twice, or holds other values.
     """
     path = Path(source)
-    table = f"parameter 'tags': {path}"
+
+    def refuse(why: str) -> None:
+        raise ParameterError(f"parameter 'tags': {path} {why}")
+
     try:
         found = READERS[path.suffix](path)
-        if "filename" not in found or found.shape[1] < 2:
-            what = f"{table} needs a column 'filename' and one for each tag"
-            raise ParameterError(f"{what}; it has {list(found)[:5]}")
-        values = found.set_index("filename").apply(pd.to_numeric).astype("float32")
-    except ParameterError:
-        raise
+        columns = list(found)
+        if "filename" in columns and len(columns) > 1:
+            values = found.set_index("filename").apply(pd.to_numeric).astype("float32")
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ParameterError(f"{table} cannot be read: {first_line(error)}") from None
+        refuse(f"cannot be read: {first_line(error)}")
+    if "filename" not in columns or len(columns) < 2:
+        refuse(f"needs a column 'filename' and one for each tag; it has {columns[:5]}")
     twice = values.index[values.index.duplicated()]
     if twice.size:
-        raise ParameterError(f"{table} has {twice[0]!r} twice")
-    missing = corpus.clips["filename"][~corpus.clips["filename"].isin(values.index)]
+        refuse(f"has {twice[0]!r} twice")
+    names = corpus.clips["filename"]
+    missing = names[~names.isin(values.index)]
     if missing.size:
-        what = f"{table} lacks {missing.size} of {len(corpus.clips)} clips"
-        raise ParameterError(f"{what}, the first {missing.iloc[0]!r}")
-    values = values.loc[corpus.clips["filename"]]
+        refuse(f"lacks {missing.size} of {len(names)} clips, the first {missing.iloc[0]!r}")
+    values = values.loc[names]
     wrong = np.argwhere(~((values >= 0) & (values <= 1)).to_numpy())  # NaN among them
     if len(wrong):
         row, column = wrong[0]
-        where = f"{values.index[row]!r}, tag {values.columns[column]!r}; {len(wrong)} such"
-        what = f"{values.iloc[row, column]} is not within 0 to 1"
-        raise ParameterError(f"{table}: {what} ({where})")
+        refuse(
+            f"has a value out of range: {values.iloc[row, column]} is not within 0 to 1 "
+            f"({values.index[row]!r}, tag {values.columns[column]!r}; {len(wrong)} such)"
+        )
     return TagVectors(values.to_numpy()[:, None], list(map(str, values.columns)), path.stem)
 
 
@@ -169,7 +305,7 @@ def saved_tagger(source: str, folder: Path, model: str | None) -> Tagger | HubTa
         return Tagger.load(folder)
     if not source.startswith(HUB):
         return None
-    tagger = hub.load(source, "cpu")
+    tagger = HubTagger.load(source, "cpu")
     if tagger.fingerprint != model:
         raise ParameterError(f"it was trained with another version of the model {source}")
     return tagger

@@ -13,7 +13,7 @@ from ..corpora import TagCorpus, audio
 from ..files import Put, data_root, filled, fingerprint
 from ..recipes import TAG_RATE, TaggerSizes
 from ..tagging_net import MelSpectrogram, standardised_decibels
-from .vectors import VERSION
+from .tagger import VERSION
 
 SUPERVISION = ("curated", "noisy", "pseudo_labels")
 
@@ -131,7 +131,6 @@ class TagData:
 
     @property
     def tagger_path(self) -> Path:
-        """Where the tagger trained on this lies, named by what determines it."""
         return tagger_path(self.corpus, self.sizes, self.supervision, self.seed, self.threads)
 
     @property
@@ -148,7 +147,6 @@ class TagData:
         return [fold] if (self.corpus.clips["fold"] >= 0).any() else self.networks
 
     def noisy_rows(self) -> np.ndarray:
-        """Rows of the noisy clips."""
         return np.flatnonzero(self.corpus.clips["set"] == "noisy")
 
     def batches(
@@ -158,7 +156,7 @@ class TagData:
 
         ``pseudo``: soft pseudo-labels [clips, c], of which the noisy clips' are used.
         """
-        targets = torch.from_numpy(self.corpus.targets())
+        targets = torch.from_numpy(self.corpus.targets()).to(self.device)
         half = self.sizes.batch // 2
         rng = training.epoch_generator(self.seed, epoch, 2 * fold + stage)
         rows = training_rows(self.corpus, self.folds, fold)

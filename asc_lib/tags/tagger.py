@@ -1,6 +1,8 @@
 """A trained tagger: the networks of all folds, and the tag vectors they give (Section 2.2)."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +15,19 @@ from ..corpora.audio import RATE, resampled
 from ..corpora.store import Store
 from ..recipes import TAG_RATE, TaggerSizes
 from ..tagging_net import MelSpectrogram, TaggingNet, standardised_decibels
+
+VERSION = 2  # raised when a change of the code changes what a tagger learns or gives
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Let torch use this many threads for a while: tag vectors must not depend on the run's own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def tag(net: TaggingNet, mel: torch.Tensor) -> torch.Tensor:

@@ -17,8 +17,7 @@ from ..corpora import DataSet
 from ..files import made_once, written_whole
 from ..tagging_net import TaggingNet
 from .tag_data import TagData, tagger_path
-from .tagger import Tagger, tag
-from .vectors import threads
+from .tagger import Tagger, tag, threads
 
 PSEUDO_WEIGHT = 20.0  # of the mean squared error that stage 2 adds
 

@@ -3,8 +3,6 @@
 import html
 import io
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -28,7 +26,6 @@ from .what_if import (
     window_of,
 )
 
-SHOWN_TAGS = 6
 STEP = 0.01
 ALL = "all"
 WIDE = {"description_width": "9em"}
@@ -48,9 +45,12 @@ def _picture() -> widgets.Image:
 
 
 def _fill(choice: widgets.Dropdown, options: list, index: int = 0) -> None:
-    """Give a menu new options and choose one; an empty menu would choose none by itself."""
     choice.options = options
-    choice.index = index if options else None
+    choice.index = index if options else None  # options alone would choose the first one
+
+
+def _filter(name: str, values: object) -> widgets.Dropdown:
+    return widgets.Dropdown(options=[ALL, *sorted(set(values))], description=name, style=WIDE)
 
 
 class WhatIf(widgets.VBox):
@@ -60,10 +60,9 @@ class WhatIf(widgets.VBox):
         self.names = names
         self.cached: CachedClip | None = None
         self.tags: torch.Tensor | None = None
-        self._drawing = None
-        self._quiet = False
+        self._drawing: plots.WhatIf | None = None
         options = dict(min=0.0, max=1.0, step=STEP, style=WIDE, layout={"width": "24em"})
-        self.sliders = [widgets.FloatSlider(**options) for _ in range(min(SHOWN_TAGS, len(names)))]
+        self.sliders = [widgets.FloatSlider(**options) for _ in names[:6]]
         self.other = widgets.Dropdown(options=sorted(names), description="any tag", style=WIDE)
         self.other_slider = widgets.FloatSlider(**options, description="its probability")
         self.reset_button = widgets.Button(
@@ -81,17 +80,13 @@ class WhatIf(widgets.VBox):
         super().__init__([widgets.Box(controls, layout=ROW), self.readout, self.picture])
 
     def show(self, clip: CachedClip) -> None:
-        """Show one clip."""
         self.cached = clip
         self.tags = clip.tags
         self._drawing = drawing(clip)
-        order = np.argsort(-clip.vector, kind="stable")
-        for slider, k in zip(self.sliders, order):
+        for slider, k in zip(self.sliders, np.argsort(-clip.vector, kind="stable")):
             slider.description = self.names[k]
         shown = {slider.description for slider in self.sliders}
-        others = [name for name in sorted(self.names) if name not in shown]
-        with self._silently():
-            self.other.options = others or sorted(self.names)
+        self.other.options = sorted(set(self.names) - shown) or sorted(self.names)
         self.reset()
 
     def reset(self) -> None:
@@ -115,36 +110,26 @@ class WhatIf(widgets.VBox):
             for k in range(len(self.names))
             if not torch.equal(self.tags[..., k], self.cached.tags[..., k])
         ]
-        changed = f"<br>changed: {', '.join(moved)}" if moved else ""
-        self.readout.value = ", ".join(lines) + changed
+        self.readout.value = ", ".join(lines) + (
+            f"<br>changed: {', '.join(moved)}" if moved else ""
+        )
 
     def _value(self, name: str) -> float:
         return float(self.tags[..., self.names.index(name)].mean())
 
     def _place(self) -> None:
-        with self._silently():
-            for slider in self.sliders:
-                slider.value = self._value(slider.description)
-            if self.names:
-                self.other_slider.value = self._value(self.other.value)
+        for slider in self.sliders:
+            slider.value = self._value(slider.description)
+        if self.names:
+            self.other_slider.value = self._value(self.other.value)
 
     def _moved(self, change: dict) -> None:
-        if self._quiet:
-            return
-        other = change["owner"] is self.other_slider
-        name = self.other.value if other else change["owner"].description
-        # A browser sends back what it was given, rounded: that is no change.
+        slider = change["owner"]
+        name = self.other.value if slider is self.other_slider else slider.description
+        # What `_place` sets is no change, nor what a browser sends back: the same, rounded.
         if abs(change["new"] - self._value(name)) >= STEP / 2:
             self.tags[..., self.names.index(name)] = change["new"]  # of all windows
             self.draw()
-
-    @contextmanager
-    def _silently(self) -> Iterator[None]:
-        self._quiet = True
-        try:
-            yield
-        finally:
-            self._quiet = False
 
 
 class Explorer(widgets.VBox):
@@ -157,10 +142,9 @@ class Explorer(widgets.VBox):
         self.system = trained
         self.scenes = scenes
         self.table = clip_table(trained, scenes, evaluated)
-        choose = self._chooser
-        self.scene = choose("scene", self.table["scene"])
-        self.city = choose("city", self.table["city"])
-        self.outcome = choose("SVM is", ["right", "wrong"])
+        self.scene = _filter("scene", self.table["scene"])
+        self.city = _filter("city", self.table["city"])
+        self.outcome = _filter("SVM is", ["right", "wrong"])
         self.order = widgets.Dropdown(
             options=["changed most", "name"], description="order", style=WIDE
         )
@@ -177,10 +161,6 @@ class Explorer(widgets.VBox):
         pictures = [self.sound, self.tags, self.what_if, self.features]
         super().__init__([filters, self.clip, self.audio, *pictures])
         self._list()
-
-    @staticmethod
-    def _chooser(name: str, values: object) -> widgets.Dropdown:
-        return widgets.Dropdown(options=[ALL, *sorted(set(values))], description=name, style=WIDE)
 
     def chosen(self) -> pd.DataFrame:
         """The clips that pass the filters, in the chosen order."""
@@ -213,8 +193,7 @@ class Explorer(widgets.VBox):
         present = {name: self.scenes.corpus.sounds_in(row)}
         self.audio.value = wav(waveform)
         self.sound.value = png(plots.clip(waveform, RATE, name))
-        vectors = {name: clip.vector}
-        self.tags.value = png(plots.tags(vectors, self.system.tags, present))
+        self.tags.value = png(plots.tags({name: clip.vector}, self.system.tags, present))
         features = feature_maps(clip)
         self.features.value = png(features) if features else b""
         self.what_if.show(clip)
@@ -226,11 +205,12 @@ class Recordings(widgets.VBox):
     def __init__(self, folder: Path):
         self.files = {}
         self._folder = tempfile.TemporaryDirectory()
-        folders = dict.fromkeys([Path(folder), *saved()])
         self.folder = widgets.Dropdown(
-            options=[(path.name, path) for path in folders], description="system", style=WIDE
+            options=[(path.name, path) for path in dict.fromkeys([Path(folder), *saved()])],
+            description="system",
+            style=WIDE,
+            layout=LONG,
         )
-        self.folder.layout = LONG
         self.upload = widgets.FileUpload(
             multiple=True, description="upload recordings", layout={"width": "16em"}
         )
@@ -242,21 +222,31 @@ class Recordings(widgets.VBox):
         self.window = widgets.Dropdown(description="window", style=WIDE)
         self.line = _picture()
         self.tags = _picture()
-        self.folder.observe(lambda change: self._use(), "value")
-        self.upload.observe(lambda change: self._uploaded(), "value")
-        self.path.observe(lambda change: self._named(), "value")
-        self.recording.observe(lambda change: self._show(), "value")
-        self.window.observe(lambda change: self._show_window(), "value")
+        for widget, react in (
+            (self.folder, self._use),
+            (self.upload, self._uploaded),
+            (self.path, self._named),
+            (self.recording, self._show),
+            (self.window, self._show_window),
+        ):
+            widget.observe(lambda change, react=react: react(), "value")
         super().__init__()
         self._use()
 
     def _use(self) -> None:
-        """Take the chosen system, and classify the recordings so far."""
         self.trained = load(self.folder.value)
         self.predictions = {}
         self.what_if = WhatIf(self.trained.tags)
-        top = [self.folder, widgets.Box([self.upload, self.path], layout=ROW), self.report]
-        self.children = [*top, self.recording, self.line, self.tags, self.window, self.what_if]
+        self.children = [
+            self.folder,
+            widgets.Box([self.upload, self.path], layout=ROW),
+            self.report,
+            self.recording,
+            self.line,
+            self.tags,
+            self.window,
+            self.what_if,
+        ]
         if self.files:
             self.add(self.files)
 
@@ -268,18 +258,18 @@ class Recordings(widgets.VBox):
         except UnfitSystem as error:
             self.report.value = html.escape(str(error))
             return
-        lines = []
-        for name, path in files.items():
-            if path in unfit:
-                self.predictions.pop(name, None)  # of another file of this name
-                lines.append(f"✗ {unfit[path].replace(str(path), name)}")
-                continue
-            self.predictions[name] = found[path]
-            lines.append("; it ".join([f"{name}: {found[path].scene}", *found[path].notes]))
+        lines = [
+            "; it ".join([f"{name}: {found[path].scene}", *found[path].notes])
+            if path in found
+            else f"✗ {unfit[path].replace(str(path), name)}"
+            for name, path in files.items()
+        ]
         self.report.value = "<br>".join(map(html.escape, lines)) or "no file there"
-        shown = [name for name in files if name in self.predictions]
-        if shown:
-            _fill(self.recording, list(self.predictions), list(self.predictions).index(shown[-1]))
+        for name in files.keys() & self.predictions:
+            del self.predictions[name]  # of other files of these names
+        self.predictions |= {name: found[path] for name, path in files.items() if path in found}
+        if found:
+            _fill(self.recording, list(self.predictions), len(self.predictions) - 1)
             self._show()
 
     def _named(self) -> None:
@@ -303,14 +293,15 @@ class Recordings(widgets.VBox):
         windows = found.windows()
         self.line.value = png(plots.timeline(windows, self.trained.labels))
         self.tags.value = png(top_tags(found, self.recording.value)) if self.trained.tags else b""
-        starts = [(f"from {start:.4g} s", k) for k, start in enumerate(windows["start"])]
-        _fill(self.window, starts)
+        _fill(
+            self.window,
+            [(f"from {start:.4g} s", number) for number, start in enumerate(windows["start"])],
+        )
         self._show_window()
 
     def _show_window(self) -> None:
         if self.window.value is not None:
-            found = self.predictions[self.recording.value]
-            self.what_if.show(window_of(found, self.window.value))
+            self.what_if.show(window_of(self.predictions[self.recording.value], self.window.value))
 
 
 def found_in(path: str) -> dict[str, Path]:

@@ -15,8 +15,6 @@ from .system import System, UnfitSystem
 
 
 class _Whole(nn.Module):
-    """Waveform within ±1 and tags to probabilities, code and attention map."""
-
     def __init__(self, net: SceneNet):
         super().__init__()
         self.net = net
@@ -25,21 +23,21 @@ class _Whole(nn.Module):
         self, waveform: torch.Tensor, tags: torch.Tensor, times: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, ...]:
         out = self.net(pre_emphasis(waveform), tags, times)
-        always = (out.logits.softmax(1), out.code)
-        return always if out.attention_map is None else (*always, out.attention_map)
+        outputs = (out.logits.softmax(1), out.code, out.attention_map)
+        return outputs[:2] if out.attention_map is None else outputs
 
 
 def example(system: System) -> dict[str, torch.Tensor]:
     """Noise of the shapes that a system's network reads, two clips."""
     noise = torch.Generator().manual_seed(0)
     samples = system.about["test_samples"] + 1
-    n_tags = system.about["n_tags"]
-    inputs = {"waveform": 0.2 * torch.rand(2, 2, samples, generator=noise) - 0.1}
-    if system.net.fusion.reads == "windows":
-        inputs["tags"] = torch.rand(2, 1, n_tags, generator=noise)
+    windows = [1] if system.net.fusion.reads == "windows" else []
+    inputs = {
+        "waveform": 0.2 * torch.rand(2, 2, samples, generator=noise) - 0.1,
+        "tags": torch.rand(2, *windows, system.about["n_tags"], generator=noise),
+    }
+    if windows:
         inputs["times"] = torch.tensor([[[0.0, samples / RATE]]] * 2)
-    else:
-        inputs["tags"] = torch.rand(2, n_tags, generator=noise)
     return inputs
 
 
@@ -78,8 +76,9 @@ def export_onnx(system: System, path: Path) -> dict[str, float]:
     with written_whole(path) as temporary:
         model.save(temporary)
         session = onnxruntime.InferenceSession(str(temporary))
-        fed = {entry.name: inputs[entry.name].numpy() for entry in session.get_inputs()}
-        found = session.run(names, fed)
+        found = session.run(
+            names, {entry.name: inputs[entry.name].numpy() for entry in session.get_inputs()}
+        )
         apart = {
             name: float(np.abs(a - b.numpy()).max()) for name, a, b in zip(names, found, expected)
         }

@@ -26,16 +26,13 @@ from ..runs import records, tables
 from ..scene_net import SceneNet, n_parameters
 from ..scenes import SceneData, autocast, inference_batch
 from ..settings import Settings
-from ..tags.hub import HubTagger
-from ..tags.sources import saved_tagger
+from ..tags.sources import HubTagger, as_read, saved_tagger
 from ..tags.tagger import Tagger
-from ..tags.vectors import as_read
 
 VERSION = 2  # of the folder's layout
 ABOUT = "system.json"
 NETWORK = "network.safetensors"
 BACK_END = "svm.skops"
-CARD = "README.md"
 TAGGER = "tagger"
 
 
@@ -65,7 +62,6 @@ class System:
 
     @property
     def heads(self) -> int:
-        """Heads of the attention map."""
         return self.about["sizes"].get("heads", 1)
 
     @property
@@ -74,7 +70,6 @@ class System:
         return self.about["samples"]
 
     def to(self, device: str) -> "System":
-        """The same system on a device."""
         tagger = self.tagger and self.tagger.to(device)
         return System(self.net.to(device), self.back_end, tagger, self.about, device)
 
@@ -88,16 +83,18 @@ class System:
         vectors = torch.zeros(len(clips), 0)
         if reads != "nothing":
             if not self.tagger:
-                source = self.about["tags"]["source"]
                 raise UnfitSystem(
-                    f"{self.about['run']} was trained with the tag vectors '{source}', which other "
-                    "recordings do not have: choose a system trained with tags = 'tagger'"
+                    f"{self.about['run']} was trained with the tag vectors "
+                    f"'{self.about['tags']['source']}', which other recordings do not have: "
+                    "choose a system trained with tags = 'tagger'"
                 )
             vectors = self.tagger.tag_waveforms(raw)
         times = np.array([[0.0, clips.shape[-1] / RATE]])
         tags = as_read(vectors[:, None], times, reads, np.zeros(len(clips)))
-        waveform = pre_emphasis(raw)[..., : self.about["test_samples"]]
-        return {"waveform": waveform} | {k: v.to(self.device) for k, v in tags.items()}
+        return {
+            "waveform": pre_emphasis(raw)[..., : self.about["test_samples"]],
+            **{name: value.to(self.device) for name, value in tags.items()},
+        }
 
     def autocast(self) -> torch.autocast:
         """Context in which the network computes in the precision that it was trained in."""
@@ -109,10 +106,12 @@ class System:
         inputs = self.inputs(clips)
         with self.autocast():
             out = self.net.eval()(**inputs)
-        probabilities = out.logits.float().softmax(1).cpu().numpy()
-        scenes = self.back_end.predict(out.code.float().cpu().numpy())
         tags = inputs["tags"] if inputs["tags"].ndim == 2 else inputs["tags"].mean(1)
-        return Classified(probabilities, scenes, tags.cpu().numpy())
+        return Classified(
+            probabilities=out.logits.float().softmax(1).cpu().numpy(),
+            scenes=self.back_end.predict(out.code.float().cpu().numpy()),
+            tags=tags.cpu().numpy(),
+        )
 
     def predict(self, path: Path) -> "Prediction":
         """Classify a recording of any rate, channels and length, in windows of a training clip.
@@ -121,15 +120,15 @@ class System:
         """
         recording = Recording.open(path, self.samples)
         size = inference_batch(self.device)
+        numbers = range(len(recording.starts))
         parts = []
         silent = True
-        for start in range(0, len(recording.starts), size):
-            numbers = range(start, min(start + size, len(recording.starts)))
-            clips = np.stack([recording.window(number) for number in numbers])
+        for start in numbers[::size]:
+            clips = np.stack([recording.window(k) for k in numbers[start : start + size]])
             parts.append(self.classify(clips))
             silent = silent and not clips.any()
-        notes = recording.conversions + ["is silent: every sample is 0"] * silent
         classified = Classified(*map(np.concatenate, zip(*parts)))
+        notes = recording.conversions + ["is silent: every sample is 0"] * silent
         return Prediction(self, recording, classified, notes)
 
     def predict_each(
@@ -165,7 +164,6 @@ class Prediction:
 
     @property
     def file(self) -> str:
-        """Its path."""
         return str(self.recording.path)
 
     @cached_property
@@ -182,17 +180,16 @@ class Prediction:
     @cached_property
     def tags(self) -> pd.Series:
         """Probability of each tag, the mean over windows, most probable first."""
-        means = pd.Series(self.classified.tags.mean(0), self.system.tags)
-        return means.sort_values(ascending=False)
+        means = self.classified.tags.mean(0)
+        return pd.Series(means, self.system.tags).sort_values(ascending=False)
 
     def windows(self) -> pd.DataFrame:
         """One row per window: start and end (s), the back-end's scene, and all probabilities."""
         start = np.array(self.recording.starts) / self.recording.rate
         end = np.minimum(start + self.system.samples / RATE, self.recording.seconds)
         scene = np.asarray(self.system.labels)[self.classified.scenes]
-        table = pd.DataFrame({"start": start, "end": end, "scene": scene})
         probabilities = pd.DataFrame(self.classified.probabilities, columns=self.system.labels)
-        return table.join(probabilities)
+        return pd.DataFrame({"start": start, "end": end, "scene": scene}).join(probabilities)
 
     def described(self) -> dict:
         """The same as plain values, for JSON."""
@@ -257,20 +254,25 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
     path = results_root() / settings.data_name / "systems" / record["run"]
     with written_whole(path) as folder:
         folder.mkdir()
-        weights = {name: value.cpu().contiguous() for name, value in net.state_dict().items()}
-        safetensors.torch.save_file(weights, folder / NETWORK)
+        safetensors.torch.save_file(
+            {name: value.cpu().contiguous() for name, value in net.state_dict().items()},
+            folder / NETWORK,
+        )
         skops.io.dump(scenes.back_end(net), folder / BACK_END)
         if vectors and vectors.tagger:
             vectors.tagger.save(folder / TAGGER)
-        (folder / CARD).write_text(card(about), encoding="utf-8")
+        (folder / "README.md").write_text(card(about), encoding="utf-8")
         files = {name: _digest(folder / name) for name in _files(folder)}
         write_text(folder / ABOUT, json.dumps(_sealed(about | {"files": files}), indent=1))
     return path
 
 
 def _files(folder: Path) -> list[str]:
-    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return sorted(path.relative_to(folder).as_posix() for path in paths)
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
 
 
 def _digest(path: Path) -> str:
@@ -291,18 +293,20 @@ def card(about: dict) -> str:
     low, high = (100 * bound for bound in test["interval"])
     composed = corpora.by_name(data["name"]).composed
     caveat = " Its scenes are composed: no figure here is a result on TAU 2019." * composed
-    sizes = "".join(f", {name} {value}" for name, value in about["sizes"].items())
-    places = f"{test['clips']} test clips of {test['locations']} locations"
-    how = "SVM; nothing chosen on them; 95 %, bootstrap over locations"
+    sizes = [f"{name} {value}" for name, value in about["sizes"].items()]
     rows = {
-        "system": about["system"] + sizes,
+        "system": ", ".join([about["system"], *sizes]),
         "front-end": about["parameters"]["front_end"],
         "parameters": f"{about['n_parameters']:,} (without the tagger)",
         "multiply-adds per clip": f"{about['macs']:,}",
         "input": f"clips of {about['samples'] / RATE:g} s, 48 kHz, two channels",
         "tag vectors": f"{tags['source'] or 'none'} ({len(tags['names'])} tags)",
         "training data": f"{data['name']}, {data['clips']['train']} clips, {data['fingerprint']}",
-        "accuracy": f"{100 * test['accuracy']:.1f} % ({low:.1f} to {high:.1f}) on {places} ({how})",
+        "accuracy": (
+            f"{100 * test['accuracy']:.1f} % ({low:.1f} to {high:.1f}) on {test['clips']} test "
+            f"clips of {test['locations']} locations (SVM; nothing chosen on them; 95 %, "
+            "bootstrap over locations)"
+        ),
         "scenes": ", ".join(about["labels"]),
     }
     table = tables.markdown(pd.DataFrame({"value": rows}).rename_axis(""))
@@ -319,11 +323,13 @@ def load(folder: Path | str, device: str = "auto") -> System:
 
     folder = Path(folder)
     about = _about(folder)
-    device = training.default_device() if device == "auto" else device
-    front_end = about["parameters"]["front_end"]
     try:
         net = SceneNet(
-            about["n_tags"], len(about["labels"]), front_end, about["system"], **about["sizes"]
+            about["n_tags"],
+            len(about["labels"]),
+            about["parameters"]["front_end"],
+            about["system"],
+            **about["sizes"],
         )
         weights = safetensors.torch.load_file(folder / NETWORK)
         if about["version"] == 1:  # before front-ends were modules of their own
@@ -337,7 +343,8 @@ def load(folder: Path | str, device: str = "auto") -> System:
         tagger = saved_tagger(tags["source"] or "", folder / TAGGER, tags.get("model"))
     except Exception as error:  # of three libraries, each with its own kinds
         raise UnfitSystem(f"{folder} cannot be loaded: {first_line(error)}") from None
-    return System(net.eval(), back_end, tagger, about).to(device)
+    system = System(net.eval(), back_end, tagger, about)
+    return system.to(training.default_device() if device == "auto" else device)
 
 
 def _renamed(name: str) -> str:
@@ -350,8 +357,9 @@ def _about(folder: Path) -> dict:
         raise UnfitSystem(f"{folder} is not a system that can be loaded: {why}")
 
     if not (folder / ABOUT).is_file():
-        where = f"notebooks 02 to 05 save one under {results_root()}, in systems/"
-        refuse(f"it has no {ABOUT} ({where})")
+        refuse(
+            f"it has no {ABOUT} (notebooks 02 to 05 save one under {results_root()}, in systems/)"
+        )
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         version = about["version"]
@@ -359,25 +367,26 @@ def _about(folder: Path) -> dict:
     except (ValueError, KeyError, TypeError, RecursionError):
         refuse(f"{ABOUT} is incomplete or damaged: save the system again")
     if version not in (1, VERSION):
-        what = f"its layout has version {version}, this code reads up to {VERSION}"
-        refuse(f"{what}: train it again, or check out the matching version")
+        refuse(
+            f"its layout has version {version}, this code reads up to {VERSION}: "
+            "train it again, or check out the matching version"
+        )
     if about != _sealed(about):
         refuse(f"{ABOUT} was changed after it was saved")
     there = set(_files(folder)) - {ABOUT}
-    missing = sorted(files.keys() - there)
-    if missing:
-        refuse(f"{', '.join(missing)} is missing")
-    extra = sorted(there - files.keys())
-    if extra:
-        refuse(f"it holds {', '.join(extra)}, which was not saved with it")
-    changed = [name for name in files if _digest(folder / name) != files[name]]
-    if changed:
-        refuse(f"{', '.join(changed)} was changed or cut short after it was saved")
+    changed = {name for name in there & files.keys() if _digest(folder / name) != files[name]}
+    for names, what in (
+        (files.keys() - there, "{} is missing"),
+        (there - files.keys(), "it holds {}, which was not saved with it"),
+        (changed, "{} was changed or cut short after it was saved"),
+    ):
+        if names:
+            refuse(what.format(", ".join(sorted(names))))
     return about
 
 
 def saved() -> list[Path]:
     """Folders of the systems under ``ASC_RESULTS``, newest first."""
     found = results_root().glob(f"*/systems/*/{ABOUT}")
-    newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.parent for path in newest]
+    newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent for path in newest_first]

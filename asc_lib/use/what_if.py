@@ -68,9 +68,13 @@ def clip_table(trained: System, scenes: SceneData, evaluated: pd.DataFrame) -> p
         apart = probabilities(clip.output()) - probabilities(clip.output(attention=False))
         changes.append(np.abs(apart).sum(1) / 2)
     table = test[["filename", "city"]].reset_index(drop=True)
-    predicted = np.asarray(trained.labels)[test["svm"]]
-    table = table.assign(scene=test["scene_label"].to_numpy(), predicted=predicted, row=rows)
-    return table.assign(right=table["scene"] == predicted, change=np.concatenate(changes))
+    return table.assign(
+        scene=test["scene_label"].to_numpy(),
+        predicted=np.asarray(trained.labels)[test["svm"]],
+        row=rows,
+        right=(test["truth"] == test["svm"]).to_numpy(),
+        change=np.concatenate(changes),
+    )
 
 
 def maps(net: SceneNet, tags: np.ndarray) -> np.ndarray | None:
@@ -112,8 +116,9 @@ def by_head(weights: np.ndarray, scenes: np.ndarray, labels: list[str], heads: i
     """Distance (%) of each head's mean map of a scene from that of all clips: [scenes, heads]."""
     mean = pd.DataFrame(weights).groupby(np.asarray(labels)[scenes]).mean()
     apart = np.abs(mean.to_numpy() - weights.mean(0)).reshape(len(mean), heads, -1).sum(-1) / 2
-    columns = [f"head {k + 1}" for k in range(heads)]
-    return pd.DataFrame(100 * apart, index=mean.index, columns=columns)
+    return pd.DataFrame(
+        100 * apart, index=mean.index, columns=[f"head {k + 1}" for k in range(heads)]
+    )
 
 
 def _tensor(net: SceneNet, tags: np.ndarray) -> torch.Tensor:
@@ -129,8 +134,7 @@ def what_if(clip: CachedClip, tags: torch.Tensor | None = None) -> Figure:
 
 def drawing(clip: CachedClip) -> plots.WhatIf:
     """The figure of ``what_if``, to be drawn again with other values."""
-    scenes, own = answers(clip, None)
-    return plots.WhatIf(scenes, own, clip.system.heads)
+    return plots.WhatIf(*answers(clip, None), clip.system.heads)
 
 
 def answers(clip: CachedClip, tags: torch.Tensor | None) -> tuple[pd.DataFrame, np.ndarray | None]:
@@ -142,10 +146,8 @@ def answers(clip: CachedClip, tags: torch.Tensor | None) -> tuple[pd.DataFrame, 
         "no attention": clip.output(tags, attention=False),
     }
     columns = {name: probabilities(out)[0] for name, out in outputs.items()}
-    scenes = pd.DataFrame(columns, index=clip.system.labels)
-    if now.attention_map is None:
-        return scenes, None
-    return scenes, now.attention_map[0].float().cpu().numpy()
+    weights = None if now.attention_map is None else now.attention_map[0].float().cpu().numpy()
+    return pd.DataFrame(columns, index=clip.system.labels), weights
 
 
 def feature_maps(clip: CachedClip) -> Figure | None:
@@ -161,8 +163,8 @@ def feature_maps(clip: CachedClip) -> Figure | None:
 
 def window_of(prediction: Prediction, number: int) -> CachedClip:
     """One window of a recording."""
-    clip = prediction.recording.window(number)
-    return CachedClip.of(prediction.system, prediction.system.inputs(clip[None]))
+    inputs = prediction.system.inputs(prediction.recording.window(number)[None])
+    return CachedClip.of(prediction.system, inputs)
 
 
 def top_tags(prediction: Prediction, name: str) -> Figure:
