@@ -11,7 +11,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,11 +54,16 @@ def zenodo(record: int) -> list[Archive]:
         answer.raise_for_status()
         return answer.json()["files"]
 
-    found = []
-    for file in _patiently(listing, "the list of archives", url):
-        md5 = file["checksum"].removeprefix("md5:")
-        found.append(Archive(file["key"], file["links"]["self"], file["size"], md5))
-    return sorted(found, key=_order)
+    files = _patiently(listing, "the list of archives", url)
+    return sorted(
+        [
+            Archive(
+                file["key"], file["links"]["self"], file["size"], file["checksum"][len("md5:") :]
+            )
+            for file in files
+        ],
+        key=_order,
+    )
 
 
 def _order(archive: Archive) -> tuple[bool, str, int, str]:
@@ -100,8 +105,7 @@ def fetchable(name: str) -> DataSet:
     load_plugins()
     names = [key for key, data_set in DATA_SETS.items() if data_set.archives]
     if name not in names:
-        what = f"'{name}' cannot be downloaded"
-        raise CorpusError(f"{what}: choose one of {', '.join(names)}")
+        raise CorpusError(f"'{name}' cannot be downloaded: choose one of {', '.join(names)}")
     return DATA_SETS[name]
 
 
@@ -132,8 +136,10 @@ def fetch(name: str, root: Path, only: str = "", listed: list[Archive] | None = 
     listed = data_set.archives() if listed is None else listed
     chosen = [archive for archive in listed if only in archive.name]
     if not chosen:
-        names = ", ".join(archive.name for archive in listed)
-        raise FetchError(f"no archive of {name} has '{only}' in its name: {names}")
+        raise FetchError(
+            f"no archive of {name} has '{only}' in its name: "
+            f"{', '.join(archive.name for archive in listed)}"
+        )
     notes = root / ".fetched"
     try:
         notes.mkdir(parents=True, exist_ok=True)
@@ -142,8 +148,9 @@ def fetch(name: str, root: Path, only: str = "", listed: list[Archive] | None = 
                 left.unlink()
             _fetch_all(chosen, root, notes, data_set.leading)
     except OSError as error:
-        what = f"{error.filename or root} cannot be written"
-        raise FetchError(f"{what}: {error.strerror or error}") from None
+        raise FetchError(
+            f"{error.filename or root} cannot be written: {error.strerror or error}"
+        ) from None
     print(f"{name} is in {root}")
 
 
@@ -160,17 +167,16 @@ def _fetch_all(chosen: list[Archive], root: Path, notes: Path, leading: str) -> 
     started = time.monotonic()
     for number, (parts, size) in enumerate(zip(units, sizes), 1):
         stem = _stem(parts[0])
-        progress = (
+        left = (time.monotonic() - started) * (total - done) / max(done, 1) / 60
+        print(
             f"{number} of {len(units)}: {stem}, {size / 1e9:.2f} GB; {done / 1e9:.1f} GB done"
+            + (f", about {left:.0f} min left" if done else ""),
+            flush=True,
         )
-        if done:
-            left = (time.monotonic() - started) * (total - done) / done / 60
-            progress += f", about {left:.0f} min left"
-        print(progress, flush=True)
         files = [_downloaded(part, root, notes) for part in parts]
         count = _unpack(files, root, notes, leading)
-        note = {"md5": {archive.name: archive.md5 for archive in parts}, "files": count}
-        write_text(notes / f"{stem}.json", json.dumps(note))
+        md5 = {archive.name: archive.md5 for archive in parts}
+        write_text(notes / f"{stem}.json", json.dumps({"md5": md5, "files": count}))
         for file in files:
             if file.parent == notes:
                 file.unlink()
@@ -180,8 +186,9 @@ def _fetch_all(chosen: list[Archive], root: Path, notes: Path, leading: str) -> 
 def _check_room(root: Path, needed: float) -> None:
     free = shutil.disk_usage(root).free
     if free < needed:
-        what = f"{root} has {free / 1e9:.1f} GB free"
-        raise FetchError(f"{what}, and about {needed / 1e9:.1f} GB are needed")
+        raise FetchError(
+            f"{root} has {free / 1e9:.1f} GB free, and about {needed / 1e9:.1f} GB are needed"
+        )
 
 
 def _downloaded(archive: Archive, root: Path, notes: Path) -> Path:
@@ -191,10 +198,10 @@ def _downloaded(archive: Archive, root: Path, notes: Path) -> Path:
         if file.is_file():
             md5 = pooch.file_hash(str(file), alg="md5") if archive.md5 else None
             if md5 != archive.md5:
-                what = f"{file} is not the official archive (md5 {md5}, not {archive.md5})"
-                raise FetchError(f"{what}: remove it")
+                raise FetchError(
+                    f"{file} is not the official archive (md5 {md5}, not {archive.md5}): remove it"
+                )
             return file
-    known = archive.md5 and f"md5:{archive.md5}"
 
     def download() -> str:
         bar = tqdm(
@@ -205,8 +212,13 @@ def _downloaded(archive: Archive, root: Path, notes: Path) -> Path:
             disable=not sys.stderr.isatty(),
             leave=False,
         )
-        get = pooch.HTTPDownloader(progressbar=bar, headers=AGENT, timeout=60)
-        return pooch.retrieve(archive.url, known, fname=archive.name, path=notes, downloader=get)
+        return pooch.retrieve(
+            archive.url,
+            known_hash=archive.md5 and f"md5:{archive.md5}",
+            fname=archive.name,
+            path=notes,
+            downloader=pooch.HTTPDownloader(progressbar=bar, headers=AGENT, timeout=60),
+        )
 
     pooch.get_logger().setLevel("ERROR")
     return Path(_patiently(download, archive.name, archive.url))
@@ -217,12 +229,10 @@ class _Joined(io.RawIOBase):
 
     def __init__(self, files: list[Path]):
         self.files = [open(file, "rb") for file in files]  # noqa: SIM115
-        self.starts = []
-        self.size = 0
+        ends = list(accumulate(file.stat().st_size for file in files))
+        self.starts = [0, *ends[:-1]]
+        self.size = ends[-1]
         self.position = 0
-        for file in files:
-            self.starts.append(self.size)
-            self.size += file.stat().st_size
 
     def readable(self) -> bool:
         return True
@@ -294,14 +304,17 @@ def _unpack(files: list[Path], root: Path, notes: Path, leading: str) -> int:
             finally:
                 temporary.unlink(missing_ok=True)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, zipfile.zlib.error) as error:
-        way = "remove it and run the same command again"
-        if len(files) > 1:
-            joined = f"`zip -s 0 {name} --out joined.zip`"
-            way += f"; or join its parts with {joined} and unpack that by hand"
-        raise FetchError(f"{files[-1]} cannot be unpacked: {error}: {way}") from None
+        join = (
+            f"; or join its parts with `zip -s 0 {name} --out joined.zip` and unpack that by hand"
+        )
+        raise FetchError(
+            f"{files[-1]} cannot be unpacked: {error}: remove it and run the same command again"
+            + (join if len(files) > 1 else "")
+        ) from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            what = f"{root} is full: make room, then run the same command again"
-            raise FetchError(f"{what} to resume with {name}") from None
+            raise FetchError(
+                f"{root} is full: make room, then run the same command again to resume with {name}"
+            ) from None
         raise
     return len(entries)

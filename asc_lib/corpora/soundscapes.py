@@ -105,25 +105,22 @@ def locations(recipe: Recipe, sounds: Sounds) -> list[Location]:
     for city in CITIES:
         for scene in recipe.scenes:
             plans = {"train": recipe.train, "test": recipe.test}
-            if city == LEFT_OUT:
-                plans = {"unused": recipe.test}
+            plans = {"unused": recipe.test} if city == LEFT_OUT else plans
             for split, (count, clips) in plans.items():
                 for _ in range(count):
-                    fold = sounds.test_fold
-                    if split == "train":
-                        fold = sounds.folds[len(out) % len(sounds.folds)]
+                    next_fold = sounds.folds[len(out) % len(sounds.folds)]
+                    fold = next_fold if split == "train" else sounds.test_fold
                     out.append(Location(len(out), scene, city, split, fold, clips))
     return out
 
 
 def shaped(noise: np.ndarray, tilt: float, equaliser: np.ndarray) -> np.ndarray:
     """Filter samples [..., n] by a tilt (dB per octave from 1 kHz) and gains (dB) at ``BANDS``."""
-    n = noise.shape[-1]
-    hertz = np.maximum(scipy.fft.rfftfreq(n, 1 / RATE), 20)
+    hertz = np.maximum(scipy.fft.rfftfreq(noise.shape[-1], 1 / RATE), 20)
     gain = np.clip(tilt * np.log2(hertz / 1000), -40, 30)
     gain += np.interp(np.log(hertz), np.log(BANDS), equaliser)
     spectrum = scipy.fft.rfft(noise) * (10 ** (gain / 20)).astype("float32")
-    return scipy.fft.irfft(spectrum, n)
+    return scipy.fft.irfft(spectrum, noise.shape[-1])
 
 
 def reverberated(dry: np.ndarray, room: float, rng: np.random.Generator) -> np.ndarray:
@@ -147,11 +144,10 @@ class Place:
     """What a location fixes: the bed's recordings and colour, the room, how far away things are."""
 
     def __init__(self, recipe: Recipe, sounds: Sounds, location: Location):
-        scene = recipe.scenes[location.scene]
+        self.scene = scene = recipe.scenes[location.scene]
         blur = recipe.blur
         city = np.random.default_rng([recipe.seed, 1, CITIES.index(location.city)])
         rng = np.random.default_rng([recipe.seed, 2, location.number])
-        self.scene = scene
         self.location = location
         city_curve = city.normal(0, 3 * blur, 8)
         self.floor = city.uniform(-62, -50)
@@ -170,8 +166,7 @@ class Place:
         """The bed of one clip: [2, length], RMS -32 dB re full scale before the city's loudness."""
         (_, _, a), (_, _, b) = self.beds
         start, other = (int(rng.integers(len(x))) for x in (a, b))
-        a = np.resize(np.roll(a, -start), length)
-        b = np.resize(np.roll(b, -other), length)
+        a, b = (np.resize(np.roll(x, -k), length) for x, k in ((a, start), (b, other)))
         stereo = np.stack([a + 0.5 * b, 0.5 * a + b]).astype("float32")
         out = shaped(stereo, self.tilt, self.equaliser)
         t = np.arange(length, dtype="float32") / RATE
@@ -213,9 +208,10 @@ def compose(
     """Compose one clip: samples [2, T] within ±1, and a row for each bed and event in it."""
     rng = np.random.default_rng([recipe.seed, 3, place.location.number, number])
     length = int(recipe.seconds * RATE)
-    rows = []
-    for tag, name, _ in place.beds:
-        rows.append({"role": "bed", "tag": tag, "recording": name, "onset": 0.0, "snr": 0.0})
+    rows = [
+        {"role": "bed", "tag": tag, "recording": name, "onset": 0.0, "snr": 0.0}
+        for tag, name, _ in place.beds
+    ]
     bed = place.bed(length, rng)
     events = np.zeros((2, length), "float32")
     for tag, mean in place.scene.events.items():
@@ -224,8 +220,15 @@ def compose(
             snr = rng.uniform(*recipe.snr)
             onset, event = place.event(mono, snr, length, rng)
             events += event
-            row = {"role": "event", "tag": tag, "recording": name}
-            rows.append(row | {"onset": round(onset, 3), "snr": round(snr, 1)})
+            rows.append(
+                {
+                    "role": "event",
+                    "tag": tag,
+                    "recording": name,
+                    "onset": round(onset, 3),
+                    "snr": round(snr, 1),
+                }
+            )
     clip = (bed + reverberated(events, place.room, rng)) * 10 ** (place.loudness / 20)
     clip += rng.standard_normal(clip.shape, "float32") * np.float32(10 ** (place.floor / 20))
     return clip / max(1.0, np.abs(clip).max() / 0.98), rows
