@@ -9,10 +9,10 @@ import numpy as np
 import typer
 from typer.core import TyperGroup
 
-from . import corpora, files, plots
+from . import corpora, diagram, files, plots
 from .corpora import fetch, store
 from .files import results_root, write_text, written_whole
-from .runs import paper, records, tables
+from .runs import paper, readable, records, tables
 from .settings import checked_device
 from .stats import linear_probe
 from .tags.sources import open_tag_vectors
@@ -174,9 +174,9 @@ def tables_(
     if len(results.measured):
         with written_whole(folder / "systems.png") as picture:
             plots.accuracies(results.measured).savefig(picture, dpi=120)
-        systems = tables.brief(tables.readable(results.measured))
-        printed = [systems, tables.readable_contrasts(results.contrasts), *printed]
-    print(*(tables.markdown(table) for table in printed if len(table)), sep="\n\n")
+        systems = readable.brief(readable.systems(results.measured))
+        printed = [systems, readable.contrasts(results.contrasts), *printed]
+    print(*(readable.markdown(table) for table in printed if len(table)), sep="\n\n")
 
 
 @app.command("paper")
@@ -188,7 +188,7 @@ def paper_() -> None:
         write_text(results_root() / "paper" / f"{name}.csv", table.to_csv(index=False))
         print(table.to_string(index=False, na_rep="-"), end="\n\n")
     with written_whole(results_root() / "paper" / "network.png") as picture:
-        plots.network(paper.best()).savefig(picture, dpi=120)
+        diagram.network(paper.best()).savefig(picture, dpi=120)
 
 
 @app.command()

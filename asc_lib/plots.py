@@ -1,6 +1,5 @@
 """Every figure: functions from arrays and tables to a matplotlib Figure, colour-blind safe."""
 
-import io
 import math
 
 import librosa
@@ -8,115 +7,27 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-
-from .fusion import Fusion, TagTransform
-from .scene_net import SceneNet
 
 sns.set_theme("notebook", "ticks", "colorblind", font_scale=0.85)
 MAP = "cividis"
 
 
-def _figure(width: float, height: float, *grid: int, **options) -> tuple:
+def figure_of(width: float, height: float, *grid: int, **options) -> tuple:
     figure, axes = plt.subplots(*grid, figsize=(width, height), layout="constrained", **options)
     plt.close(figure)  # shown where a cell returns it, not twice
     return figure, axes
 
 
-def _words(name: object) -> str:
+def words(name: object) -> str:
     return str(name).replace("_", " ")
 
 
 def _heatmap(axis: plt.Axes, table: pd.DataFrame, label: str, cmap: str = MAP, **options) -> None:
-    table = table.rename(index=_words, columns=_words)
+    table = table.rename(index=words, columns=words)
     sns.heatmap(table, ax=axis, cmap=cmap, cbar_kws={"label": label}, **options)
     axis.tick_params("y", rotation=0)
     axis.set(xlabel="", ylabel="")
-
-
-def network(net: SceneNet) -> Figure:
-    """The paper's Figure 2, (a), (b) or (c), drawn from a network and the fusion in it.
-
-    What the fusion adds to the baseline is orange; below each name stands the size of one clip's
-    values.
-    """
-    fusion = net.fusion
-    figure, axis = _figure(10, 2.7)
-
-    def box(x: float, y: float, text: str, color: str = "0.3", shape: str = "round") -> None:
-        axis.text(
-            x,
-            y,
-            text,
-            ha="center",
-            va="center",
-            size=8,
-            bbox={"boxstyle": f"{shape},pad=0.35", "edgecolor": color, "facecolor": "w"},
-            zorder=3,
-        )
-
-    def arrow(start: tuple, end: tuple, color: str = "0.3", elbow: bool = False) -> None:
-        text = chain[end[0]] if end[1] == 2 and end[0] in chain else "3 layers"
-        half = 2.3 * max(map(len, text.split("\n")))  # width of half a box, in points
-        axis.annotate(
-            "",
-            end,
-            start,
-            arrowprops={
-                "arrowstyle": "-|>",
-                "color": color,
-                "shrinkA": 12,
-                "shrinkB": 13 if end[0] in joins.values() else 8 + half,
-                "connectionstyle": "angle,angleA=0,angleB=90" if elbow else "arc3",
-            },
-            zorder=2,
-        )
-
-    chain = {
-        7.4: f"code layer\n{net.code.in_features} → {net.code.out_features}",
-        9.4: f"code\n{net.output.in_features}",
-        10.6: "softmax,\nSVM: scene",
-    }
-    if net.front_end:
-        chain |= {
-            0: "waveform\n2 × T",
-            1.4: f"front-end\n{type(net.front_end).__name__.lower()}",
-            2.9: f"feature map M\n{net.front_end.filters} × t",
-            5.2: f"mean ‖ max\nover time\n{net.front_end.pooled_width}",
-        }
-    joins = {  # x of each method that the fusion has
-        method: x
-        for method, x in {"weights": 4.1, "before_code": 6.4, "after_code": 8.3}.items()
-        if getattr(type(fusion), method) is not getattr(Fusion, method)
-    }
-    places = sorted([*chain, *joins.values()])
-    for x, to in zip(places, places[1:]):
-        arrow((x, 2), (to, 2))
-    for x, text in chain.items():
-        box(x, 2, text)
-    if joins:
-        box(0, 0, "tagger\n(same clip)", "C1")
-        box(1.4, 0, f"tag vector T\n{net.n_tags}", "C1")
-        arrow((0, 0), (1.4, 0), "C1")
-    layers = [len(part) // 2 for part in fusion.modules() if isinstance(part, TagTransform)]
-    for number, (method, x) in enumerate(joins.items()):
-        start = (1.4, 0)
-        if layers:
-            start = (2.9, 0 if len(layers) == 1 else 0.4 - 0.8 * number)
-            name = "φ" if len(layers) == 1 else f"φ{'₁₂₃'[number]}"
-            depth = layers[min(number, len(layers) - 1)]  # the last transform may be shared
-            box(*start, f"{name}(T)\n{depth} layer{'s' * (depth != 1)}", "C1")
-            arrow((1.4, 0), start, "C1")
-        if method == "weights":
-            heads = next((part.heads for part in fusion.modules() if hasattr(part, "heads")), 1)
-            box(x, 1, f"attention map, {heads} head{'s' * (heads > 1)}", "C1")
-            arrow((x, 1), (x, 2), "C1")
-        arrow(start, (x, 1 if method == "weights" else 2), "C1", elbow=True)
-        box(x, 2, "⊗" if method == "weights" else "‖", "C1", "circle")
-    axis.set(xlim=(-0.6, 11.2), ylim=(-0.8, 2.5))
-    axis.axis("off")
-    return figure
 
 
 def clip(
@@ -126,7 +37,7 @@ def clip(
 
     ``waveform``: [channels, samples], int16 or within ±1.
     """
-    figure, (wave, image) = _figure(8, 3.8, 2, 1, sharex=True)
+    figure, (wave, image) = figure_of(8, 3.8, 2, 1, sharex=True)
     mono = waveform.mean(0).astype("float32") / (2**15 if waveform.dtype == np.int16 else 1)
     librosa.display.waveshow(mono, sr=rate, ax=wave, axis="s")
     wave.set(ylabel="amplitude", xlabel="", title=title)
@@ -148,7 +59,7 @@ def clip(
         wave.text(
             event.onset,
             0.92 - 0.17 * (number % 5),
-            f" {_words(event.tag)}",
+            f" {words(event.tag)}",
             transform=wave.get_xaxis_transform(),
             va="top",
             size=8,
@@ -164,7 +75,7 @@ def heat(
 
     ``annotate``: format of the numbers in it; ``centre``: value where two colours meet.
     """
-    figure, axis = _figure(8, 0.9 + 0.26 * len(table))
+    figure, axis = figure_of(8, 0.9 + 0.26 * len(table))
     _heatmap(
         axis,
         table,
@@ -183,7 +94,7 @@ def images(
 ) -> Figure:
     """A grid of pictures on one scale."""
     rows = math.ceil(len(pictures) / columns)
-    figure, axes = _figure(
+    figure, axes = figure_of(
         8, 1.7 * rows + 0.3, rows, columns, sharex=True, sharey=True, squeeze=False
     )
     pictures = np.stack(pictures)
@@ -206,7 +117,7 @@ def images(
 
 def loss(history: pd.DataFrame) -> Figure:
     """Loss by epoch, one line per fold where there are folds."""
-    figure, axis = _figure(5, 2.4)
+    figure, axis = figure_of(5, 2.4)
     sns.lineplot(
         history,
         x="epoch",
@@ -223,12 +134,12 @@ def tags(
     vectors: dict[str, np.ndarray], names: list[str], present: dict[str, set[str]], top: int = 6
 ) -> Figure:
     """The most probable tags of a few clips; a star marks those that are really present."""
-    figure, axes = _figure(8, 0.35 * top + 0.9, 1, len(vectors), sharex=True, squeeze=False)
+    figure, axes = figure_of(8, 0.35 * top + 0.9, 1, len(vectors), sharex=True, squeeze=False)
     for axis, (title, vector) in zip(axes[0], vectors.items()):
         best = np.argsort(vector)[::-1][:top]
         true = [names[k] in present[title] for k in best]
         axis.barh(
-            [f"{'★ ' * star}{_words(names[k])}" for k, star in zip(best, true)],
+            [f"{'★ ' * star}{words(names[k])}" for k, star in zip(best, true)],
             vector[best],
             color=["C0" if star else "0.75" for star in true],
         )
@@ -243,7 +154,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> Fi
     counts = pd.crosstab(np.take(labels, truth), np.take(labels, predicted)).reindex(
         index=labels, columns=labels, fill_value=0
     )
-    figure, axis = _figure(6, 4.6)
+    figure, axis = figure_of(6, 4.6)
     _heatmap(
         axis,
         100 * counts.div(counts.sum(1), axis=0),
@@ -269,7 +180,7 @@ def attention_by_scene(
 def by_filter(table: pd.DataFrame, heads: int, label: str) -> Figure:
     """Signed numbers [rows, f] about filters as a heat map, with lines between heads."""
     limit = float(np.quantile(np.abs(table), 0.99)) or 1.0
-    figure, axis = _figure(8, 1.2 + 0.2 * len(table))
+    figure, axis = figure_of(8, 1.2 + 0.2 * len(table))
     _heatmap(
         axis,
         table,
@@ -288,89 +199,12 @@ def by_filter(table: pd.DataFrame, heads: int, label: str) -> Figure:
     return figure
 
 
-class WhatIf:
-    """Attention map [f] and scene probabilities as they are now, beside those of the clip's tags.
-
-    ``scenes``: the columns now, own tags and, with attention, no attention. Each head's filters are
-    in the order of the weights for the clip's own tags. Without a map the probabilities are drawn
-    alone. ``show`` puts other values into the same figure; axes and texts stay.
-    """
-
-    def __init__(self, scenes: pd.DataFrame, own: np.ndarray | None = None, heads: int = 1):
-        self.own = own
-        self.heads = heads
-        with_map = own is not None
-        self.figure, axes = plt.subplots(1, 1 + with_map, figsize=(9, 3), dpi=85, squeeze=False)
-        plt.close(self.figure)
-        self.canvas = FigureCanvasAgg(self.figure)
-        self.figure.subplots_adjust(
-            left=0.09 if with_map else 0.19, right=0.98, bottom=0.19, top=0.89, wspace=0.42
-        )
-        self.stairs = self._map(axes[0, 0]) if with_map else []
-        axis = axes[0, -1]
-        rows = np.arange(len(scenes))
-        self.bars = axis.barh(rows, scenes["now"], color="C0", label="now")
-        axis.plot(scenes["own tags"], rows, "k|", ms=11, mew=2, label="own tags")
-        if with_map:
-            (self.crosses,) = axis.plot(
-                scenes["no attention"], rows, "x", c="C1", mew=2, label="no attention"
-            )
-        axis.set_yticks(rows, [_words(name) for name in scenes.index])
-        axis.invert_yaxis()
-        axis.set(xlabel="scene probability", xlim=(0, 1))
-        axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncol=3, frameon=False)
-        sns.despine(self.figure)
-
-    def _map(self, axis: plt.Axes) -> list:
-        filters = len(self.own)
-        stairs = []
-        for head, weights in enumerate(self._by_head(self.own)):
-            edges = np.arange(len(weights) + 1) + head * len(weights)
-            stairs.append(axis.stairs(weights, edges, fill=True, color=f"C{head % 10}"))
-            axis.stairs(
-                weights, edges, color="k", baseline=None, label=None if head else "own tags"
-            )
-        axis.axhline(self.heads / filters, c="0.3", ls="--", lw=1, label="no attention")
-        axis.set(
-            title=f"attention map, {self.heads} head{'s' * (self.heads > 1)} side by side",
-            xlabel="filters of each head, by weight",
-            ylabel="weight",
-            xlim=(0, filters),
-            ylim=(0, 1.3 * self.own.max()),  # with room for other tags
-        )
-        axis.legend(fontsize=8, loc="upper right")
-        return stairs
-
-    def _by_head(self, weights: np.ndarray) -> np.ndarray:
-        order = np.argsort(-self.own.reshape(self.heads, -1), axis=1, kind="stable")
-        return np.take_along_axis(weights.reshape(self.heads, -1), order, axis=1)
-
-    def show(self, scenes: pd.DataFrame, now: np.ndarray | None) -> None:
-        """Put other values into the figure; the scale of the map grows where it must."""
-        for bar, width in zip(self.bars, scenes["now"]):
-            bar.set_width(width)
-        if now is not None:
-            self.crosses.set_xdata(scenes["no attention"])
-            for stairs, weights in zip(self.stairs, self._by_head(now)):
-                stairs.set_data(weights)
-            axis = self.figure.axes[0]
-            axis.set_ylim(0, max(axis.get_ylim()[1], 1.3 * now.max()))
-
-    def png(self) -> bytes:
-        self.canvas.draw()
-        buffer = io.BytesIO()
-        plt.imsave(
-            buffer, self.canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1}
-        )
-        return buffer.getvalue()
-
-
 def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
     """Scene probabilities of a recording's windows (start, end, scene, one per label) over time.
 
     A dot marks the back-end's scene of each window.
     """
-    figure, axis = _figure(8, 1.2 + 0.22 * len(labels))
+    figure, axis = figure_of(8, 1.2 + 0.22 * len(labels))
     # The last window may overlap the one before: it is drawn from that one's end.
     edges = np.append(
         np.maximum(windows["start"], windows["end"].shift(fill_value=0)), windows["end"].iloc[-1]
@@ -388,7 +222,7 @@ def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
     axis.plot(
         (edges[:-1] + edges[1:]) / 2, rows, "wo", markeredgecolor="k", label="scene by the SVM"
     )
-    axis.set_yticks(np.arange(len(labels)) + 0.5, [_words(label) for label in labels])
+    axis.set_yticks(np.arange(len(labels)) + 0.5, [words(label) for label in labels])
     axis.invert_yaxis()
     axis.set(xlabel="time (s)", xlim=(edges[0], edges[-1]))
     axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
@@ -398,7 +232,7 @@ def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
 
 def feature_maps(before: np.ndarray, after: np.ndarray) -> Figure:
     """One clip's feature map [f, t] before and after attention, each on its own scale."""
-    figure, axes = _figure(8, 3, 1, 2, sharey=True)
+    figure, axes = figure_of(8, 3, 1, 2, sharey=True)
     for axis, image, title in zip(axes, (before, after), ("feature map M", "attended map M'")):
         shown = axis.imshow(image, aspect="auto", cmap=MAP, origin="lower", interpolation="nearest")
         axis.set(title=title, xlabel="frame")
@@ -410,7 +244,7 @@ def feature_maps(before: np.ndarray, after: np.ndarray) -> Figure:
 def _intervals(
     table: pd.DataFrame, middle: str, low: str, high: str, note: str
 ) -> tuple[Figure, plt.Axes]:
-    figure, axis = _figure(8, 0.8 + 0.3 * len(table))
+    figure, axis = figure_of(8, 0.8 + 0.3 * len(table))
     rows = np.arange(len(table))
     colours = np.where(table["control"], "C1", "C0")
     axis.hlines(rows, table[low], table[high], color=colours, zorder=1)
@@ -459,7 +293,7 @@ def grids(grid: pd.DataFrame) -> Figure:
 
     Both colour scales span as many points, each around its own median.
     """
-    figure, axes = _figure(9, 2.9, 1, 2)
+    figure, axes = figure_of(9, 2.9, 1, 2)
     panels = {
         "published": ("published (TAU 2019)", ".2f"),
         "mean": ("measured here (composed scenes)", ".1f"),

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from asc_lib import plots
 from asc_lib.scene_net import SceneNet
 from asc_lib.use import explorer, what_if
 from asc_lib.use.explorer import Explorer, Recordings, WhatIf
@@ -98,7 +97,7 @@ def test_the_picture_drawn_again_is_the_picture_drawn_anew(trained, cached):
     tags[0, 3] = 1.0
     scenes, own = what_if.answers(cached, None)
     changed, now = what_if.answers(cached, tags)
-    first, again = plots.WhatIf(scenes, own, 2), plots.WhatIf(scenes, own, 2)
+    first, again = what_if.WhatIfFigure(scenes, own, 2), what_if.WhatIfFigure(scenes, own, 2)
     stored = first.png()
     again.show(changed, now)
     first.show(changed, now)

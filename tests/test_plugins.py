@@ -14,7 +14,7 @@ from helpers import BASELINE, COMBINED, NOTEBOOKS, papermill, roots, words
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from asc_lib import corpora, plots, registry, settings
+from asc_lib import corpora, diagram, registry, settings
 from asc_lib.cli import app
 from asc_lib.files import REPOSITORY
 from asc_lib.front_ends import FRONT_ENDS
@@ -345,7 +345,7 @@ def test_the_explorer_shows_a_system_of_plugins(trained, fusion, tmp_path):
 
 @pytest.mark.parametrize("fusion", ["late", "learnt", "combined_shared"])
 def test_the_network_of_plugins_is_drawn(mine, fusion):
-    figure = plots.network(built(fusion, "bands"))
+    figure = diagram.network(built(fusion, "bands"))
     assert "bands" in str([text.get_text() for text in figure.axes[0].texts])
 
 

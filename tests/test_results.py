@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asc_lib.files import REPOSITORY
-from asc_lib.runs import cells, paper, records, tables
+from asc_lib.runs import cells, paper, readable, records, tables
 from asc_lib.runs.tables import Results
 
 RESULTS = REPOSITORY / "results"
@@ -29,7 +29,7 @@ def test_what_the_papers_figures_tell():
     ):
         assert (RESULTS / "paper" / f"{name}.csv").read_text() == table.to_csv(index=False)
     page = (REPOSITORY / "PAPER.md").read_text(encoding="utf-8")
-    assert tables.markdown(paper.digits().set_index("table")) in page
+    assert readable.markdown(paper.digits().set_index("table")) in page
     assert len(paper.parameters()) == 56
     assert paper.table6().set_index("system")["parameters_here"]["Ours"] == 676_784
 
@@ -69,8 +69,8 @@ def test_committed_evidence_is_complete():
 def test_the_page_of_results_holds_the_committed_tables():
     page = (REPOSITORY / "RESULTS.md").read_text(encoding="utf-8")
     results = Results("esc50", RESULTS)
-    assert tables.markdown(tables.brief(tables.readable(results.measured))) in page
-    assert tables.markdown(results.taggers()) in page
+    assert readable.markdown(readable.brief(readable.systems(results.measured))) in page
+    assert readable.markdown(results.taggers()) in page
 
 
 @pytest.mark.parametrize("data", ["mini", "esc50"])

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from asc_lib import stats
 from asc_lib.cli import app
 from asc_lib.fusion import SIZES
-from asc_lib.runs import cells, tables
+from asc_lib.runs import cells, readable, tables
 from asc_lib.runs.tables import Results
 
 SCENES, CITIES = ["airport", "park"], ["lyon", "vienna"]
@@ -166,7 +166,7 @@ def test_one_seed_has_an_interval_and_no_test(root):
         row["gain_low"] < row["gain"] < row["gain_high"]
         and np.isnan([row["p"], row["detectable"]]).all()
     )
-    shown = tables.readable(Results("mini", root).measured).loc[
+    shown = readable.systems(Results("mini", root).measured).loc[
         "combined shared, 4 heads, 3 layers"
     ]
     assert shown["p (Holm)"] == shown["detectable gain"] == shown["McNemar, by clip"] == ""
@@ -191,7 +191,7 @@ def test_one_place_leaves_the_figure_alone(root, monkeypatch):
         with np.load(path) as columns:
             changed = dict(columns) | {"location": np.array(["one"] * CLIPS)}
         np.savez(path, **changed)
-    shown = tables.readable(Results("mini", root).measured)
+    shown = readable.systems(Results("mini", root).measured)
     assert shown.loc["baseline", "accuracy % [95 %]"] == "51.2"
     assert shown.loc["attention, 2 heads, 1 layer", "gain over baseline [95 %]"] == "+35.0"
 

@@ -13,10 +13,11 @@ from ..fusion import FUSIONS, SIZES
 from ..settings import NOTEBOOKS
 from ..tags.sources import CONTROLS
 from ..tags.tag_data import SUPERVISION
+from . import readable
 from .cells import papermill_line, published
+from .readable import GAIN, spans
 from .records import read_predictions, read_records
 
-GAIN = ("gain", "gain_low", "gain_high")
 GRIDS = (2, 3, 4, 5)
 DRAWN = (
     *("systems", "evidence", "contrasts", "taggers", "by_scene", "by_city"),
@@ -346,7 +347,7 @@ class Results:
                 "system": table.index,
                 "figure": [
                     f"{mean:.1f} %, {gain}" if gain else f"{mean:.1f} %"
-                    for mean, gain in zip(table["mean"], _spans(table, *GAIN, sign="+"))
+                    for mean, gain in zip(table["mean"], spans(table, *GAIN, sign="+"))
                 ],
                 "command": table["command"].to_numpy(),
             }
@@ -355,9 +356,9 @@ class Results:
     def drawn(self) -> dict[str, str]:
         """All tables as CSV, by file name: what the records give, nothing else."""
         found = {
-            "systems": readable(self.measured),
+            "systems": readable.systems(self.measured),
             "evidence": self.evidence(),
-            "contrasts": readable_contrasts(self.contrasts),
+            "contrasts": readable.contrasts(self.contrasts),
             "taggers": self.taggers(),
             "by_scene": self.by("scene").round(1).rename_axis("system"),
             "by_city": self.by("city").round(1).rename_axis("system"),
@@ -365,7 +366,7 @@ class Results:
         for number in GRIDS:
             grid = self.paper_table(number)
             if grid["mean"].notna().any():
-                found[f"table{number}"] = readable_grid(grid)
+                found[f"table{number}"] = readable.grid(grid)
         return {f"{name}.csv": table.to_csv() for name, table in found.items() if len(table)}
 
 
@@ -378,85 +379,3 @@ def _lwlrap(evaluated: pd.DataFrame, values: pd.Series, sign: str = "") -> str:
     mean = np.average(values, weights=evaluated["labels"])
     low, high = stats.interval(values, evaluated["recording"], evaluated["labels"])
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
-
-
-def _texts(values: pd.Series, form: str = ".1f") -> pd.Series:
-    return values.map(lambda value: "" if np.isnan(value) else f"{value:{form}}")
-
-
-def _p_values(values: pd.Series) -> pd.Series:
-    return _texts(values, ".3f").mask(values < 0.001, "< 0.001")
-
-
-def _spans(table: pd.DataFrame, middle: str, low: str, high: str, sign: str = "") -> list[str]:
-    # empty without a figure; the figure alone without an interval
-    form = f"{{:{sign}.1f}}".format
-    texts = []
-    for value, *bounds in table.reindex(columns=[middle, low, high]).to_numpy(float):
-        span = "" if np.isnan(bounds).any() else f" [{', '.join(map(form, bounds))}]"
-        texts.append("" if np.isnan(value) else form(value) + span)
-    return texts
-
-
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """``measured`` as text: accuracy ± deviation [interval], gain [interval], its test, sizes."""
-    if table.empty:
-        return table
-    table = table.reindex(columns=table.columns.union(["mcnemar", "detectable"], sort=False))
-    return pd.DataFrame(
-        {
-            "seeds": table["seeds"].map(len),
-            "accuracy % [95 %]": _spans(table, "mean", "low", "high"),
-            "± over seeds": _texts(table["std"]),
-            "gain over baseline [95 %]": _spans(table, *GAIN, sign="+"),
-            "p (Holm)": _p_values(table["p_holm"]),
-            "McNemar, by clip": _p_values(table["mcnemar"]),
-            "detectable gain": _texts(table["detectable"]),
-            "softmax": _texts(table["softmax"]),
-            "best on test": _texts(table["best_on_test"]),
-            "all clips outside training": _texts(table["test_all"]),
-            "parameters": _texts(table["n_parameters"], ","),
-            "MMAC per clip": _texts(table["macs"] / 1e6, ".0f"),
-        },
-        index=table.index,
-    )
-
-
-def brief(readable: pd.DataFrame) -> pd.DataFrame:
-    """The columns that a page has room for."""
-    return readable[[*readable.columns[:5], "parameters"]]
-
-
-def readable_contrasts(table: pd.DataFrame) -> pd.DataFrame:
-    """``contrasts`` as text."""
-    if table.empty:
-        return table
-    return table[["tags", "against"]].assign(
-        **{
-            "difference [95 %]": _spans(table, *GAIN, sign="+"),
-            "p (Holm)": _p_values(table["p_holm"]),
-            "detectable": _texts(table["detectable"]),
-        }
-    )
-
-
-def readable_grid(grid: pd.DataFrame) -> pd.DataFrame:
-    """``paper_table`` as text, without the sizes that the table does not vary."""
-    return grid[[size for size in SIZES if grid[size].notna().any()]].assign(
-        **{
-            "published, TAU 2019": _texts(grid["published"], ".2f"),
-            "measured % [95 %]": _spans(grid, "mean", "low", "high"),
-            "gain [95 %]": _spans(grid, *GAIN, sign="+"),
-            "p (Holm)": _p_values(grid["p_holm"]),
-        }
-    )
-
-
-def markdown(readable: pd.DataFrame) -> str:
-    """A readable table as Markdown."""
-    rows = [
-        [readable.index.name, *readable.columns],
-        ["---"] * (1 + len(readable.columns)),
-        *([str(value) for value in row] for row in readable.reset_index().to_numpy()),
-    ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -44,9 +44,9 @@ def _picture() -> widgets.Image:
     return widgets.Image(format="png", layout={"max_width": "100%", "width": "max-content"})
 
 
-def _fill(choice: widgets.Dropdown, options: list, index: int = 0) -> None:
-    choice.options = options
-    choice.index = index if options else None  # options alone would choose the first one
+def _fill(menu: widgets.Dropdown, options: list, index: int = 0) -> None:
+    menu.options = options
+    menu.index = index if options else None  # a menu that was empty would choose none by itself
 
 
 def _filter(name: str, values: object) -> widgets.Dropdown:
@@ -60,7 +60,6 @@ class WhatIf(widgets.VBox):
         self.names = names
         self.cached: CachedClip | None = None
         self.tags: torch.Tensor | None = None
-        self._drawing: plots.WhatIf | None = None
         options = dict(min=0.0, max=1.0, step=STEP, style=WIDE, layout={"width": "24em"})
         self.sliders = [widgets.FloatSlider(**options) for _ in names[:6]]
         self.other = widgets.Dropdown(options=sorted(names), description="any tag", style=WIDE)
@@ -74,10 +73,10 @@ class WhatIf(widgets.VBox):
             slider.observe(self._moved, "value")
         self.other.observe(lambda change: self._place(), "value")
         self.reset_button.on_click(lambda button: self.reset())
-        controls = (
-            [*self.sliders, self.other, self.other_slider, self.reset_button] if names else []
+        controls = [*self.sliders, self.other, self.other_slider, self.reset_button]
+        super().__init__(
+            [widgets.Box(controls if names else [], layout=ROW), self.readout, self.picture]
         )
-        super().__init__([widgets.Box(controls, layout=ROW), self.readout, self.picture])
 
     def show(self, clip: CachedClip) -> None:
         self.cached = clip
@@ -96,7 +95,6 @@ class WhatIf(widgets.VBox):
         self.draw()
 
     def draw(self) -> None:
-        """Draw the network's answer for the tags as they are now."""
         scenes, now = answers(self.cached, self.tags)
         self._drawing.show(scenes, now)
         self.picture.value = self._drawing.png()
@@ -104,10 +102,9 @@ class WhatIf(widgets.VBox):
             f"<b>{scene}</b> {100 * row['now']:.1f} % (own tags: {100 * row['own tags']:.1f} %)"
             for scene, row in scenes.nlargest(3, "now").iterrows()
         ]
-        own = self.cached.vector
         moved = [
-            f"{self.names[k]} {own[k]:.2f} → {self._value(self.names[k]):.2f}"
-            for k in range(len(self.names))
+            f"{name} {self.cached.vector[k]:.2f} → {self._value(name):.2f}"
+            for k, name in enumerate(self.names)
             if not torch.equal(self.tags[..., k], self.cached.tags[..., k])
         ]
         self.readout.value = ", ".join(lines) + (
@@ -157,18 +154,26 @@ class Explorer(widgets.VBox):
         for menu in (self.scene, self.city, self.outcome, self.order):
             menu.observe(lambda change: self._list(), "value")
         self.clip.observe(lambda change: self._show(), "value")
-        filters = widgets.Box([self.scene, self.city, self.outcome, self.order], layout=ROW)
-        pictures = [self.sound, self.tags, self.what_if, self.features]
-        super().__init__([filters, self.clip, self.audio, *pictures])
+        super().__init__(
+            [
+                widgets.Box([self.scene, self.city, self.outcome, self.order], layout=ROW),
+                self.clip,
+                self.audio,
+                self.sound,
+                self.tags,
+                self.what_if,
+                self.features,
+            ]
+        )
         self._list()
 
     def chosen(self) -> pd.DataFrame:
         """The clips that pass the filters, in the chosen order."""
         table = self.table
-        for column, wanted in (("scene", self.scene.value), ("city", self.city.value)):
-            table = table if wanted == ALL else table[table[column] == wanted]
-        if self.outcome.value != ALL:
-            table = table[table["right"] == (self.outcome.value == "right")]
+        right = {"right": True, "wrong": False}.get(self.outcome.value, ALL)
+        wanted = {"scene": self.scene.value, "city": self.city.value, "right": right}
+        for column, value in wanted.items():
+            table = table if value == ALL else table[table[column] == value]
         by_name = self.order.value == "name"
         return table.sort_values(
             "filename" if by_name else "change", ascending=by_name, kind="stable"
@@ -190,10 +195,13 @@ class Explorer(widgets.VBox):
         name = self.scenes.corpus.clips["filename"][row]
         waveform = np.asarray(self.scenes.waveforms.waveforms[row])
         clip = CachedClip.of(self.system, self.scenes.whole(np.array([row])))
-        present = {name: self.scenes.corpus.sounds_in(row)}
         self.audio.value = wav(waveform)
         self.sound.value = png(plots.clip(waveform, RATE, name))
-        self.tags.value = png(plots.tags({name: clip.vector}, self.system.tags, present))
+        self.tags.value = png(
+            plots.tags(
+                {name: clip.vector}, self.system.tags, {name: self.scenes.corpus.sounds_in(row)}
+            )
+        )
         features = feature_maps(clip)
         self.features.value = png(features) if features else b""
         self.what_if.show(clip)
@@ -265,9 +273,10 @@ class Recordings(widgets.VBox):
             for name, path in files.items()
         ]
         self.report.value = "<br>".join(map(html.escape, lines)) or "no file there"
-        for name in files.keys() & self.predictions:
-            del self.predictions[name]  # of other files of these names
-        self.predictions |= {name: found[path] for name, path in files.items() if path in found}
+        self.predictions = {
+            **{name: found for name, found in self.predictions.items() if name not in files},
+            **{name: found[path] for name, path in files.items() if path in found},
+        }
         if found:
             _fill(self.recording, list(self.predictions), len(self.predictions) - 1)
             self._show()
@@ -293,10 +302,8 @@ class Recordings(widgets.VBox):
         windows = found.windows()
         self.line.value = png(plots.timeline(windows, self.trained.labels))
         self.tags.value = png(top_tags(found, self.recording.value)) if self.trained.tags else b""
-        _fill(
-            self.window,
-            [(f"from {start:.4g} s", number) for number, start in enumerate(windows["start"])],
-        )
+        starts = [f"from {start:.4g} s" for start in windows["start"]]
+        _fill(self.window, list(zip(starts, range(len(starts)))))
         self._show_window()
 
     def _show_window(self) -> None:

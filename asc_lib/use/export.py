@@ -60,9 +60,7 @@ def export_onnx(system: System, path: Path) -> dict[str, float]:
     with torch.no_grad():
         expected = whole(**inputs)
     names = ["probabilities", "code", "attention_map"][: len(expected)]
-    batch = torch.export.Dim("batch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+    with warnings.catch_warnings(action="ignore"):  # of the exporter, about itself
         model = torch.onnx.export(
             whole,
             tuple(inputs.values()),
@@ -70,7 +68,7 @@ def export_onnx(system: System, path: Path) -> dict[str, float]:
             output_names=names,
             dynamo=True,
             verbose=False,
-            dynamic_shapes={name: {0: batch} for name in inputs},
+            dynamic_shapes=dict.fromkeys(inputs, {0: torch.export.Dim("batch")}),
             external_data=False,
         )
     with written_whole(path) as temporary:

@@ -7,7 +7,7 @@ unpickled, and what does not match its digest is refused.
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from .. import corpora, training
 from ..corpora.audio import RATE, AudioError, Recording
 from ..files import fingerprint, first_line, results_root, write_text, written_whole
 from ..front_ends import pre_emphasis
-from ..runs import records, tables
+from ..runs import readable, records
 from ..scene_net import SceneNet, n_parameters
 from ..scenes import SceneData, autocast, inference_batch
 from ..settings import Settings
@@ -70,8 +70,12 @@ class System:
         return self.about["samples"]
 
     def to(self, device: str) -> "System":
-        tagger = self.tagger and self.tagger.to(device)
-        return System(self.net.to(device), self.back_end, tagger, self.about, device)
+        return replace(
+            self,
+            net=self.net.to(device),
+            tagger=self.tagger and self.tagger.to(device),
+            device=device,
+        )
 
     def inputs(self, clips: np.ndarray) -> training.Batch:
         """What the network reads of int16 clips [B, 2, samples] at 48 kHz: waveform, tags, times.
@@ -80,15 +84,14 @@ class System:
         """
         raw = torch.from_numpy(clips).to(self.device)
         reads = self.net.fusion.reads
-        vectors = torch.zeros(len(clips), 0)
-        if reads != "nothing":
-            if not self.tagger:
-                raise UnfitSystem(
-                    f"{self.about['run']} was trained with the tag vectors "
-                    f"'{self.about['tags']['source']}', which other recordings do not have: "
-                    "choose a system trained with tags = 'tagger'"
-                )
-            vectors = self.tagger.tag_waveforms(raw)
+        if reads != "nothing" and not self.tagger:
+            raise UnfitSystem(
+                f"{self.about['run']} was trained with the tag vectors "
+                f"'{self.about['tags']['source']}', which other recordings do not have: "
+                "choose a system trained with tags = 'tagger'"
+            )
+        no_tags = torch.zeros(len(clips), 0)
+        vectors = no_tags if reads == "nothing" else self.tagger.tag_waveforms(raw)
         times = np.array([[0.0, clips.shape[-1] / RATE]])
         tags = as_read(vectors[:, None], times, reads, np.zeros(len(clips)))
         return {
@@ -241,7 +244,7 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
     tags = (record["tags"] or {"source": None}) | {"names": vectors.names if vectors else []}
     if vectors and isinstance(vectors.tagger, HubTagger):
         tags["model"] = vectors.tagger.fingerprint
-    copied = ("run", "system", "parameters", "labels", "data", "n_parameters", "macs")
+    copied = ["run", "system", "parameters", "labels", "data", "n_parameters", "macs"]
     about = {
         "version": VERSION,
         "n_tags": net.n_tags,
@@ -262,8 +265,8 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
         if vectors and vectors.tagger:
             vectors.tagger.save(folder / TAGGER)
         (folder / "README.md").write_text(card(about), encoding="utf-8")
-        files = {name: _digest(folder / name) for name in _files(folder)}
-        write_text(folder / ABOUT, json.dumps(_sealed(about | {"files": files}), indent=1))
+        about["files"] = {name: _digest(folder / name) for name in _files(folder)}
+        write_text(folder / ABOUT, json.dumps(_sealed(about), indent=1))
     return path
 
 
@@ -276,8 +279,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    return hashlib.blake2b(path.read_bytes()).hexdigest()[:32]
 
 
 def _sealed(about: dict) -> dict:
@@ -293,9 +295,10 @@ def card(about: dict) -> str:
     low, high = (100 * bound for bound in test["interval"])
     composed = corpora.by_name(data["name"]).composed
     caveat = " Its scenes are composed: no figure here is a result on TAU 2019." * composed
-    sizes = [f"{name} {value}" for name, value in about["sizes"].items()]
     rows = {
-        "system": ", ".join([about["system"], *sizes]),
+        "system": ", ".join(
+            [about["system"], *(f"{name} {value}" for name, value in about["sizes"].items())]
+        ),
         "front-end": about["parameters"]["front_end"],
         "parameters": f"{about['n_parameters']:,} (without the tagger)",
         "multiply-adds per clip": f"{about['macs']:,}",
@@ -309,7 +312,7 @@ def card(about: dict) -> str:
         ),
         "scenes": ", ".join(about["labels"]),
     }
-    table = tables.markdown(pd.DataFrame({"value": rows}).rename_axis(""))
+    table = readable.markdown(pd.DataFrame({"value": rows}).rename_axis(""))
     return f"# {about['run']}\n\n{table}\n\nSaved by `asc_lib` (Jung et al. 2020).{caveat}\n"
 
 
@@ -333,7 +336,11 @@ def load(folder: Path | str, device: str = "auto") -> System:
         )
         weights = safetensors.torch.load_file(folder / NETWORK)
         if about["version"] == 1:  # before front-ends were modules of their own
-            weights = {_renamed(name): value for name, value in weights.items()}
+            others = ("fusion.", "code.", "output.")
+            weights = {
+                name if name.startswith(others) else f"front_end.{name}": value
+                for name, value in weights.items()
+            }
         net.load_state_dict(weights)
         unknown = skops.io.get_untrusted_types(file=folder / BACK_END)
         if unknown:
@@ -343,13 +350,8 @@ def load(folder: Path | str, device: str = "auto") -> System:
         tagger = saved_tagger(tags["source"] or "", folder / TAGGER, tags.get("model"))
     except Exception as error:  # of three libraries, each with its own kinds
         raise UnfitSystem(f"{folder} cannot be loaded: {first_line(error)}") from None
-    system = System(net.eval(), back_end, tagger, about)
-    return system.to(training.default_device() if device == "auto" else device)
-
-
-def _renamed(name: str) -> str:
-    in_front = name.split(".")[0] in ("stem", "stem_bn", "blocks", "last")
-    return f"front_end.{name}" if in_front else name
+    device = training.default_device() if device == "auto" else device
+    return System(net.eval(), back_end, tagger, about).to(device)
 
 
 def _about(folder: Path) -> dict:
@@ -388,5 +390,4 @@ def _about(folder: Path) -> dict:
 def saved() -> list[Path]:
     """Folders of the systems under ``ASC_RESULTS``, newest first."""
     found = results_root().glob(f"*/systems/*/{ABOUT}")
-    newest_first = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.parent for path in newest_first]
+    return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]

@@ -1,13 +1,18 @@
 """What a clip's tags do in a trained network, in numbers and still pictures."""
 
+import io
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .. import plots, training
+from ..plots import words
 from ..scene_net import SceneNet, SceneOutput
 from ..scenes import SceneData, inference_batch
 from .system import Prediction, System
@@ -67,13 +72,16 @@ def clip_table(trained: System, scenes: SceneData, evaluated: pd.DataFrame) -> p
         clip = CachedClip.of(trained, scenes.whole(rows[start : start + size]))
         apart = probabilities(clip.output()) - probabilities(clip.output(attention=False))
         changes.append(np.abs(apart).sum(1) / 2)
-    table = test[["filename", "city"]].reset_index(drop=True)
-    return table.assign(
-        scene=test["scene_label"].to_numpy(),
-        predicted=np.asarray(trained.labels)[test["svm"]],
-        row=rows,
-        right=(test["truth"] == test["svm"]).to_numpy(),
-        change=np.concatenate(changes),
+    return (
+        test[["filename", "city"]]
+        .reset_index(drop=True)
+        .assign(
+            scene=test["scene_label"].to_numpy(),
+            predicted=np.asarray(trained.labels)[test["svm"]],
+            row=rows,
+            right=(test["truth"] == test["svm"]).to_numpy(),
+            change=np.concatenate(changes),
+        )
     )
 
 
@@ -132,9 +140,9 @@ def what_if(clip: CachedClip, tags: torch.Tensor | None = None) -> Figure:
     return drawn.figure
 
 
-def drawing(clip: CachedClip) -> plots.WhatIf:
+def drawing(clip: CachedClip) -> "WhatIfFigure":
     """The figure of ``what_if``, to be drawn again with other values."""
-    return plots.WhatIf(*answers(clip, None), clip.system.heads)
+    return WhatIfFigure(*answers(clip, None), clip.system.heads)
 
 
 def answers(clip: CachedClip, tags: torch.Tensor | None) -> tuple[pd.DataFrame, np.ndarray | None]:
@@ -145,9 +153,9 @@ def answers(clip: CachedClip, tags: torch.Tensor | None) -> tuple[pd.DataFrame, 
         "own tags": clip.output(),
         "no attention": clip.output(tags, attention=False),
     }
-    columns = {name: probabilities(out)[0] for name, out in outputs.items()}
+    scenes = {name: probabilities(out)[0] for name, out in outputs.items()}
     weights = None if now.attention_map is None else now.attention_map[0].float().cpu().numpy()
-    return pd.DataFrame(columns, index=clip.system.labels), weights
+    return pd.DataFrame(scenes, index=clip.system.labels), weights
 
 
 def feature_maps(clip: CachedClip) -> Figure | None:
@@ -171,3 +179,80 @@ def top_tags(prediction: Prediction, name: str) -> Figure:
     """The most probable tags of a recording, the mean over its windows."""
     tags = prediction.tags
     return plots.tags({name: tags.to_numpy()}, list(tags.index), {name: set()})
+
+
+class WhatIfFigure:
+    """Attention map [f] and scene probabilities as they are now, beside those of the clip's tags.
+
+    ``scenes``: the columns now, own tags and, with attention, no attention. Each head's filters are
+    in the order of the weights for the clip's own tags. Without a map the probabilities are drawn
+    alone. ``show`` puts other values into the same figure; axes and texts stay.
+    """
+
+    def __init__(self, scenes: pd.DataFrame, own: np.ndarray | None = None, heads: int = 1):
+        self.own = own
+        self.heads = heads
+        with_map = own is not None
+        self.figure, axes = plt.subplots(1, 1 + with_map, figsize=(9, 3), dpi=85, squeeze=False)
+        plt.close(self.figure)
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.figure.subplots_adjust(
+            left=0.09 if with_map else 0.19, right=0.98, bottom=0.19, top=0.89, wspace=0.42
+        )
+        self.stairs = self._map(axes[0, 0]) if with_map else []
+        axis = axes[0, -1]
+        rows = np.arange(len(scenes))
+        self.bars = axis.barh(rows, scenes["now"], color="C0", label="now")
+        axis.plot(scenes["own tags"], rows, "k|", ms=11, mew=2, label="own tags")
+        if with_map:
+            (self.crosses,) = axis.plot(
+                scenes["no attention"], rows, "x", c="C1", mew=2, label="no attention"
+            )
+        axis.set_yticks(rows, [words(name) for name in scenes.index])
+        axis.invert_yaxis()
+        axis.set(xlabel="scene probability", xlim=(0, 1))
+        axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncol=3, frameon=False)
+        sns.despine(self.figure)
+
+    def _map(self, axis: plt.Axes) -> list:
+        filters = len(self.own)
+        stairs = []
+        for head, weights in enumerate(self._by_head(self.own)):
+            edges = np.arange(len(weights) + 1) + head * len(weights)
+            stairs.append(axis.stairs(weights, edges, fill=True, color=f"C{head % 10}"))
+            axis.stairs(
+                weights, edges, color="k", baseline=None, label=None if head else "own tags"
+            )
+        axis.axhline(self.heads / filters, c="0.3", ls="--", lw=1, label="no attention")
+        axis.set(
+            title=f"attention map, {self.heads} head{'s' * (self.heads > 1)} side by side",
+            xlabel="filters of each head, by weight",
+            ylabel="weight",
+            xlim=(0, filters),
+            ylim=(0, 1.3 * self.own.max()),  # with room for other tags
+        )
+        axis.legend(fontsize=8, loc="upper right")
+        return stairs
+
+    def _by_head(self, weights: np.ndarray) -> np.ndarray:
+        order = np.argsort(-self.own.reshape(self.heads, -1), axis=1, kind="stable")
+        return np.take_along_axis(weights.reshape(self.heads, -1), order, axis=1)
+
+    def show(self, scenes: pd.DataFrame, now: np.ndarray | None) -> None:
+        """Put other values into the figure; the scale of the map grows where it must."""
+        for bar, width in zip(self.bars, scenes["now"]):
+            bar.set_width(width)
+        if now is not None:
+            self.crosses.set_xdata(scenes["no attention"])
+            for stairs, weights in zip(self.stairs, self._by_head(now)):
+                stairs.set_data(weights)
+            axis = self.figure.axes[0]
+            axis.set_ylim(0, max(axis.get_ylim()[1], 1.3 * now.max()))
+
+    def png(self) -> bytes:
+        self.canvas.draw()
+        buffer = io.BytesIO()
+        plt.imsave(
+            buffer, self.canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1}
+        )
+        return buffer.getvalue()
