@@ -37,10 +37,10 @@ OPTIONS = dict(no_args_is_help=True, pretty_exceptions_enable=False, add_complet
 app = typer.Typer(help=__doc__, cls=Commands, **OPTIONS)
 data_app = typer.Typer(help="Manage data sets.", cls=Commands, **OPTIONS)
 app.add_typer(data_app, name="data")
-DataOption = typer.Option(help="data set: mini, esc50, tau2019, or a folder of your own")
-Data = Annotated[str, DataOption]
-NameArgument = typer.Argument(help="mini, esc50, tau2019, fsdkaggle2019, or a folder of your own")
-Name = Annotated[str, NameArgument]
+Data = Annotated[str, typer.Option(help="data set: mini, esc50, tau2019, or a folder of your own")]
+Name = Annotated[
+    str, typer.Argument(help="mini, esc50, tau2019, fsdkaggle2019, or a folder of your own")
+]
 
 
 @data_app.command("fetch")
@@ -74,8 +74,10 @@ def pack(data: Name) -> None:
     corpus = corpora.with_scenes(data).scenes()
     packed = store.verify(corpus)
     clips, _, samples = packed.waveforms.shape
-    size = f"{clips} clips of {samples / store.RATE:g} s, {packed.waveforms.nbytes / 1e9:.3g} GB"
-    print(f"{size}, fingerprint {packed.fingerprint}: {store.folder(corpus)}")
+    print(
+        f"{clips} clips of {samples / store.RATE:g} s, {packed.waveforms.nbytes / 1e9:.3g} GB, "
+        f"fingerprint {packed.fingerprint}: {store.folder(corpus)}"
+    )
 
 
 @data_app.command()
@@ -110,8 +112,11 @@ def sweep_(
     from .runs import cells, sweep  # papermill and Dask take seconds; other commands need neither
 
     others = {"data": data} | ({"epochs": epochs} if epochs else {})
-    numbers = _whole_numbers("--seeds", " ".join([seeds, *(more_seeds or [])]))
-    chosen = [cell for seed in numbers for cell in cells.cells(what, **others, seed=seed)]
+    chosen = [
+        cell
+        for seed in _whole_numbers("--seeds", " ".join([seeds, *(more_seeds or [])]))
+        for cell in cells.cells(what, **others, seed=seed)
+    ]
     for cell in chosen:
         cell.settings()
     if dry_run:
@@ -121,15 +126,20 @@ def sweep_(
         return
     try:
         with sweep.connected(workers, scheduler) as client:
-            dashboard = f"dashboard at {client.dashboard_link}"
-            print(f"{len(client.nthreads())} workers, {dashboard}", flush=True)
+            print(
+                f"{len(client.nthreads())} workers, dashboard at {client.dashboard_link}",
+                flush=True,
+            )
             failed = sweep.sweep(chosen, client)
     except KeyboardInterrupt:
         print("stopped: run the same command again to resume", file=sys.stderr)
         raise SystemExit(130) from None
     if failed:
-        lines = [f"  {outcome.job.run}: {outcome.error}" for outcome in failed]
-        print(f"{len(failed)} failed:", *lines, sep="\n")
+        print(
+            f"{len(failed)} failed:",
+            *(f"  {outcome.job.run}: {outcome.error}" for outcome in failed),
+            sep="\n",
+        )
     raise typer.Exit(1 if failed else 0)
 
 
@@ -154,20 +164,19 @@ def tables_(
     drawn = results.drawn()
     if not drawn:
         raise ValueError(f"no record in {folder}: run `asc sweep main --data {data}` first")
-    paths = {f"{name}.csv": folder / f"{name}.csv" for name in tables.DRAWN}
+    paths = sorted(folder / f"{name}.csv" for name in tables.DRAWN)
     if check:
-        there = {
-            k: path.read_text("utf-8", "replace") for k, path in paths.items() if path.exists()
-        }
-        wrong = sorted(name for name in paths if drawn.get(name) != there.get(name))
+        there = {path.name: path.read_text("utf-8", "replace") for path in paths if path.exists()}
+        wrong = [path.name for path in paths if drawn.get(path.name) != there.get(path.name)]
         if wrong:
-            names = ", ".join(wrong)
-            raise ValueError(f"{names} in {folder} do not match the records: run `asc tables`")
+            raise ValueError(
+                f"{', '.join(wrong)} in {folder} do not match the records: run `asc tables`"
+            )
         print(f"all {len(drawn)} tables in {folder} match the records")
         return
-    for name, path in paths.items():
-        if name in drawn:
-            write_text(path, drawn[name])
+    for path in paths:
+        if path.name in drawn:
+            write_text(path, drawn[path.name])
         else:
             path.unlink(missing_ok=True)  # of records that are gone
     printed = [results.taggers()]
@@ -182,10 +191,9 @@ def tables_(
 @app.command("paper")
 def paper_() -> None:
     """Draw what the paper tells without data: parameter counts, Table 6, digits, Figure 2."""
-    drawn = {"parameters": paper.parameters, "table6": paper.table6, "digits": paper.digits}
-    for name, draw in drawn.items():
+    for draw in (paper.parameters, paper.table6, paper.digits):
         table = draw()
-        write_text(results_root() / "paper" / f"{name}.csv", table.to_csv(index=False))
+        write_text(results_root() / "paper" / f"{draw.__name__}.csv", table.to_csv(index=False))
         print(table.to_string(index=False, na_rep="-"), end="\n\n")
     with written_whole(results_root() / "paper" / "network.png") as picture:
         diagram.network(paper.best()).savefig(picture, dpi=120)
@@ -196,15 +204,29 @@ def probe(data: Data = "mini") -> None:
     """Linear probes on true and on predicted tags, beside the baseline's records."""
     corpus = corpora.with_scenes(data).scenes()
     waveforms = store.pack(corpus)
-    rows = corpus.rows("train"), corpus.rows("test")
-    found = {"data": data, "fingerprint": waveforms.fingerprint, "chance": 1 / len(corpus.labels)}
-    for source in ("true", "tagger"):
-        vectors = open_tag_vectors(source, corpus, waveforms).clips
-        found[f"probe_on_{source}_tags"] = linear_probe(vectors, corpus.targets(), *rows)
-    baseline = [r for r in records.read_records(data) if r["system"] == "baseline"]
-    found["baseline"] = {r["parameters"]["seed"]: r["test"]["accuracy"] for r in baseline}
-    mean = float(np.mean(list(found["baseline"].values()))) if baseline else None
-    text = json.dumps(found | {"baseline_mean": mean}, indent=1)
+    probes = {
+        f"probe_on_{source}_tags": linear_probe(
+            open_tag_vectors(source, corpus, waveforms).clips,
+            corpus.targets(),
+            corpus.rows("train"),
+            corpus.rows("test"),
+        )
+        for source in ("true", "tagger")
+    }
+    baseline = {
+        record["parameters"]["seed"]: record["test"]["accuracy"]
+        for record in records.read_records(data)
+        if record["system"] == "baseline"
+    }
+    found = {
+        "data": data,
+        "fingerprint": waveforms.fingerprint,
+        "chance": 1 / len(corpus.labels),
+        **probes,
+        "baseline": baseline,
+        "baseline_mean": float(np.mean(list(baseline.values()))) if baseline else None,
+    }
+    text = json.dumps(found, indent=1)
     write_text(results_root() / corpora.find(data).name / "probe.json", text)
     print(text)
 
@@ -231,9 +253,8 @@ def predict(
         likely = ", ".join(f"{name} {100 * p:.0f} %" for name, p in scenes.items())
         tags = ", ".join(f"{name} {p:.2f}" for name, p in prediction.tags.head(3).items())
         because = f"network: {likely}{'; tags: ' + tags if tags else ''}"
-        print(f"{prediction.file}: {prediction.scene} ({because})")
-        for note in prediction.notes:
-            print(f"  note: it {note}")
+        answer = f"{prediction.file}: {prediction.scene} ({because})"
+        print("\n  note: it ".join([answer, *prediction.notes]))
     raise typer.Exit(1 if unfit else 0)
 
 
@@ -243,9 +264,9 @@ def export(
     onnx: Annotated[Path, typer.Option(help="file to write")],
 ) -> None:
     """Write a system's network as one ONNX model, from waveform and tags to scenes."""
-    apart = export_onnx(_load(system_, "cpu"), onnx)
-    differences = ", ".join(f"{name} {value:.1e}" for name, value in apart.items())
-    print(f"{onnx}: largest difference from torch {differences}")
+    differences = export_onnx(_load(system_, "cpu"), onnx)
+    words = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+    print(f"{onnx}: largest difference from torch {words}")
 
 
 def _load(folder: str, device: str) -> system.System:

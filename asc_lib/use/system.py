@@ -90,8 +90,9 @@ class System:
                 f"'{self.about['tags']['source']}', which other recordings do not have: "
                 "choose a system trained with tags = 'tagger'"
             )
-        no_tags = torch.zeros(len(clips), 0)
-        vectors = no_tags if reads == "nothing" else self.tagger.tag_waveforms(raw)
+        vectors = (
+            torch.zeros(len(clips), 0) if reads == "nothing" else self.tagger.tag_waveforms(raw)
+        )
         times = np.array([[0.0, clips.shape[-1] / RATE]])
         tags = as_read(vectors[:, None], times, reads, np.zeros(len(clips)))
         return {
@@ -244,7 +245,6 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
     tags = (record["tags"] or {"source": None}) | {"names": vectors.names if vectors else []}
     if vectors and isinstance(vectors.tagger, HubTagger):
         tags["model"] = vectors.tagger.fingerprint
-    copied = ["run", "system", "parameters", "labels", "data", "n_parameters", "macs"]
     about = {
         "version": VERSION,
         "n_tags": net.n_tags,
@@ -252,7 +252,13 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
         "samples": scenes.waveforms.samples,
         "test_samples": scenes.test_samples,
         "tags": tags,
-        **{name: record[name] for name in (*copied, "test", "test_all", "environment")},
+        **{
+            name: record[name]
+            for name in (
+                *("run", "system", "parameters", "labels", "data", "n_parameters", "macs"),
+                *("test", "test_all", "environment"),
+            )
+        },
     }
     path = results_root() / settings.data_name / "systems" / record["run"]
     with written_whole(path) as folder:
@@ -291,7 +297,6 @@ def card(about: dict) -> str:
     """The model card: what the system is, what trained it, how accurate it is, its limits."""
     data = about["data"]
     test = about["test"]
-    tags = about["tags"]
     low, high = (100 * bound for bound in test["interval"])
     composed = corpora.by_name(data["name"]).composed
     caveat = " Its scenes are composed: no figure here is a result on TAU 2019." * composed
@@ -303,7 +308,7 @@ def card(about: dict) -> str:
         "parameters": f"{about['n_parameters']:,} (without the tagger)",
         "multiply-adds per clip": f"{about['macs']:,}",
         "input": f"clips of {about['samples'] / RATE:g} s, 48 kHz, two channels",
-        "tag vectors": f"{tags['source'] or 'none'} ({len(tags['names'])} tags)",
+        "tag vectors": f"{about['tags']['source'] or 'none'} ({len(about['tags']['names'])} tags)",
         "training data": f"{data['name']}, {data['clips']['train']} clips, {data['fingerprint']}",
         "accuracy": (
             f"{100 * test['accuracy']:.1f} % ({low:.1f} to {high:.1f}) on {test['clips']} test "
@@ -336,18 +341,18 @@ def load(folder: Path | str, device: str = "auto") -> System:
         )
         weights = safetensors.torch.load_file(folder / NETWORK)
         if about["version"] == 1:  # before front-ends were modules of their own
-            others = ("fusion.", "code.", "output.")
             weights = {
-                name if name.startswith(others) else f"front_end.{name}": value
-                for name, value in weights.items()
+                k if k.startswith(("fusion.", "code.", "output.")) else f"front_end.{k}": value
+                for k, value in weights.items()
             }
         net.load_state_dict(weights)
         unknown = skops.io.get_untrusted_types(file=folder / BACK_END)
         if unknown:
             raise ValueError(f"{BACK_END} holds {', '.join(unknown)}")
         back_end = skops.io.load(folder / BACK_END)
-        tags = about["tags"]
-        tagger = saved_tagger(tags["source"] or "", folder / TAGGER, tags.get("model"))
+        tagger = saved_tagger(
+            about["tags"]["source"] or "", folder / TAGGER, about["tags"].get("model")
+        )
     except Exception as error:  # of three libraries, each with its own kinds
         raise UnfitSystem(f"{folder} cannot be loaded: {first_line(error)}") from None
     device = training.default_device() if device == "auto" else device
@@ -364,8 +369,7 @@ def _about(folder: Path) -> dict:
         )
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        version = about["version"]
-        files = about["files"]
+        version, files = about["version"], about["files"]
     except (ValueError, KeyError, TypeError, RecursionError):
         refuse(f"{ABOUT} is incomplete or damaged: save the system again")
     if version not in (1, VERSION):

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .. import plots, training
@@ -195,7 +194,6 @@ class WhatIfFigure:
         with_map = own is not None
         self.figure, axes = plt.subplots(1, 1 + with_map, figsize=(9, 3), dpi=85, squeeze=False)
         plt.close(self.figure)
-        self.canvas = FigureCanvasAgg(self.figure)
         self.figure.subplots_adjust(
             left=0.09 if with_map else 0.19, right=0.98, bottom=0.19, top=0.89, wspace=0.42
         )
@@ -250,9 +248,6 @@ class WhatIfFigure:
             axis.set_ylim(0, max(axis.get_ylim()[1], 1.3 * now.max()))
 
     def png(self) -> bytes:
-        self.canvas.draw()
         buffer = io.BytesIO()
-        plt.imsave(
-            buffer, self.canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1}
-        )
+        self.figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # fast
         return buffer.getvalue()
