@@ -9,15 +9,12 @@ import numpy as np
 import typer
 from typer.core import TyperGroup
 
-from . import corpora, diagram, files, plots
+from . import corpora, diagram, plots, settings, stats
 from .corpora import fetch, store
-from .files import results_root, write_text, written_whole
+from .files import data_root, inventory, results_root, write_text, written_whole
 from .runs import paper, readable, records, tables
-from .settings import checked_device
-from .stats import linear_probe
 from .tags.sources import open_tag_vectors
-from .use import system
-from .use.export import export_onnx
+from .use import export, system
 
 
 class Commands(TyperGroup):
@@ -29,8 +26,8 @@ class Commands(TyperGroup):
         except (typer.Exit, typer.Abort):  # RuntimeErrors, but how a command ends itself
             raise
         except (ValueError, OSError, RuntimeError) as error:
-            group = "asc data" if self.name == "data" else "asc"
-            raise SystemExit(f"{group} {ctx.invoked_subcommand}: {error}") from None
+            group = "data " if self.name == "data" else ""
+            raise SystemExit(f"asc {group}{ctx.invoked_subcommand}: {error}") from None
 
 
 OPTIONS = dict(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -50,7 +47,7 @@ def fetch_(
 ) -> None:
     """Download and unpack a data set into ASC_DATA; run it again to resume."""
     print(fetch.fetchable(name).licence)
-    fetch.fetch(name, files.data_root() / name, only)
+    fetch.fetch(name, data_root() / name, only)
 
 
 @data_app.command()
@@ -83,8 +80,8 @@ def pack(data: Name) -> None:
 @data_app.command()
 def info() -> None:
     """List what lies under ASC_DATA, with sizes and fingerprints."""
-    table = files.inventory()
-    print(f"{files.data_root()} ({table['GB'].sum():.3g} GB)", end="\n\n")
+    table = inventory()
+    print(f"{data_root()} ({table['GB'].sum():.3g} GB)", end="\n\n")
     print(table.to_string(index=False, float_format="{:.3f}".format))
 
 
@@ -183,8 +180,11 @@ def tables_(
     if len(results.measured):
         with written_whole(folder / "systems.png") as picture:
             plots.accuracies(results.measured).savefig(picture, dpi=120)
-        systems = readable.brief(readable.systems(results.measured))
-        printed = [systems, readable.contrasts(results.contrasts), *printed]
+        printed = [
+            readable.brief(readable.systems(results.measured)),
+            readable.contrasts(results.contrasts),
+            *printed,
+        ]
     print(*(readable.markdown(table) for table in printed if len(table)), sep="\n\n")
 
 
@@ -205,7 +205,7 @@ def probe(data: Data = "mini") -> None:
     corpus = corpora.with_scenes(data).scenes()
     waveforms = store.pack(corpus)
     probes = {
-        f"probe_on_{source}_tags": linear_probe(
+        f"probe_on_{source}_tags": stats.linear_probe(
             open_tag_vectors(source, corpus, waveforms).clips,
             corpus.targets(),
             corpus.rows("train"),
@@ -218,15 +218,17 @@ def probe(data: Data = "mini") -> None:
         for record in records.read_records(data)
         if record["system"] == "baseline"
     }
-    found = {
-        "data": data,
-        "fingerprint": waveforms.fingerprint,
-        "chance": 1 / len(corpus.labels),
-        **probes,
-        "baseline": baseline,
-        "baseline_mean": float(np.mean(list(baseline.values()))) if baseline else None,
-    }
-    text = json.dumps(found, indent=1)
+    text = json.dumps(
+        {
+            "data": data,
+            "fingerprint": waveforms.fingerprint,
+            "chance": 1 / len(corpus.labels),
+            **probes,
+            "baseline": baseline,
+            "baseline_mean": float(np.mean(list(baseline.values()))) if baseline else None,
+        },
+        indent=1,
+    )
     write_text(results_root() / corpora.find(data).name / "probe.json", text)
     print(text)
 
@@ -253,28 +255,31 @@ def predict(
         likely = ", ".join(f"{name} {100 * p:.0f} %" for name, p in scenes.items())
         tags = ", ".join(f"{name} {p:.2f}" for name, p in prediction.tags.head(3).items())
         because = f"network: {likely}{'; tags: ' + tags if tags else ''}"
-        answer = f"{prediction.file}: {prediction.scene} ({because})"
-        print("\n  note: it ".join([answer, *prediction.notes]))
+        print(
+            f"{prediction.file}: {prediction.scene} ({because})",
+            *prediction.notes,
+            sep="\n  note: it ",
+        )
     raise typer.Exit(1 if unfit else 0)
 
 
-@app.command()
-def export(
+@app.command("export")
+def export_(
     system_: Annotated[str, typer.Argument(metavar="SYSTEM", help="folder of a trained system")],
     onnx: Annotated[Path, typer.Option(help="file to write")],
 ) -> None:
     """Write a system's network as one ONNX model, from waveform and tags to scenes."""
-    differences = export_onnx(_load(system_, "cpu"), onnx)
+    differences = export.export_onnx(_load(system_, "cpu"), onnx)
     words = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
     print(f"{onnx}: largest difference from torch {words}")
 
 
 def _load(folder: str, device: str) -> system.System:
     if not folder:
-        there = "".join(f"\n  {path}" for path in system.saved())
-        none = "\n  none yet: `asc sweep combined_shared` trains one on `mini`"
-        raise ValueError(f"name a system's folder; under {results_root()}:{there or none}")
-    return system.load(folder, checked_device(device))
+        there = system.saved() or ["none yet: `asc sweep combined_shared` trains one on `mini`"]
+        lines = "".join(f"\n  {path}" for path in there)
+        raise ValueError(f"name a system's folder; under {results_root()}:{lines}")
+    return system.load(folder, settings.checked_device(device))
 
 
 if __name__ == "__main__":

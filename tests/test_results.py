@@ -1,6 +1,7 @@
 """The committed evidence: tables are what the records give; RESULTS.md shows the tables."""
 
 import json
+import re
 import shutil
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
@@ -71,6 +72,16 @@ def test_the_page_of_results_holds_the_committed_tables():
     results = Results("esc50", RESULTS)
     assert readable.markdown(readable.brief(readable.systems(results.measured))) in page
     assert readable.markdown(results.taggers()) in page
+
+
+@pytest.mark.parametrize("page", ["README.md", "RESULTS.md"])
+def test_gains_in_the_prose_are_those_of_the_tables(page):
+    number = r"[-+]\d+\.\d"
+    gains = re.findall(
+        rf"{number} \[{number}, {number}\]", (REPOSITORY / page).read_text(encoding="utf-8")
+    )
+    tables_ = "".join(path.read_text() for path in (RESULTS / "esc50").glob("*.csv"))
+    assert gains and all(gain in tables_ for gain in gains)
 
 
 @pytest.mark.parametrize("data", ["mini", "esc50"])

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import soundfile
 import torch
-from matplotlib.figure import Figure
 
 from .. import plots
 from ..corpora.audio import RATE
+from ..plots import png
 from ..scenes import SceneData
 from .system import System, UnfitSystem, load, saved
 from .what_if import (
@@ -31,13 +31,6 @@ ALL = "all"
 WIDE = {"description_width": "9em"}
 LONG = widgets.Layout(width="48em", max_width="calc(100% - 4px)")
 ROW = widgets.Layout(flex_flow="row wrap")
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as the picture that a widget shows."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=85)
-    return buffer.getvalue()
 
 
 def _picture() -> widgets.Image:

@@ -1,6 +1,5 @@
 """What a clip's tags do in a trained network, in numbers and still pictures."""
 
-import io
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -248,6 +247,4 @@ class WhatIfFigure:
             axis.set_ylim(0, max(axis.get_ylim()[1], 1.3 * now.max()))
 
     def png(self) -> bytes:
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # fast
-        return buffer.getvalue()
+        return plots.png(self.figure)
