@@ -7,7 +7,7 @@ import sys
 def keep_freed_memory() -> None:
     """Let this process keep the memory of freed tensors for the next ones (glibc on Linux).
 
-    Otherwise each large tensor is new memory, and a full-size training step on a processor spends
+    Otherwise each large tensor is new memory, and a full-size training step on a CPU spends
     two thirds of its time on page faults (``make bench``).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -95,7 +95,7 @@ class ResidualBlock(nn.Module):
 
 @front_end("released")
 class Released(FrontEnd):
-    """The authors' public system, [22] of the paper: the "636k" of Table 6."""
+    """The front-end of the authors' earlier, public system [22]: the "636k" of Table 6."""
 
     stem_filters = 128  # of the strided convolution
     block_filters = (64, 64, 128, 128, 128, 128, 128)
@@ -141,9 +141,9 @@ class Table1(Released):
 
 @front_end("narrow")
 class Narrow(Released):
-    """The released one with narrow early layers and a block fewer, for short clips on a processor.
+    """The released one with narrow early layers and one block fewer, for short clips on a CPU.
 
-    As many filters in the end. With few filters, channels-last takes two thirds of the time.
+    It ends in as many filters. With few filters, channels-last takes two thirds of the time.
     """
 
     stem_filters = 32

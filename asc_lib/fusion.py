@@ -1,7 +1,7 @@
 """The ways in which tags join the scene network (Section 3), each a class of a few lines.
 
 A fusion of your own is a subclass of ``Fusion`` under ``@fusion("its_name")``, in a file that
-``ASC_PLUGINS`` names: notebook 05 then trains it, and it has its row in the tables.
+``ASC_PLUGINS`` names: notebook 05 then trains it, and it gets a row in the tables.
 """
 
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class Fusion(nn.Module):
     ``reads`` declares the input: "clip", one tag vector per clip [B, c]; "windows", tag vectors of
     windows [B, w, c] with their times [B, w, 2] (start and end in s after the excerpt's start); or
     "nothing". ``prepare`` receives it once per batch, and the other methods receive its result.
-    ``pooled_width`` and ``code_width`` say by how much two of them widen their input.
+    ``pooled_width`` and ``code_width``: the number of values added by before_code and after_code.
     """
 
     reads = "clip"
@@ -104,7 +104,7 @@ class Fusion(nn.Module):
 
 @dataclass(frozen=True)
 class FusionEntry:
-    """All that is known of a fusion besides its class."""
+    """All that is known of a fusion."""
 
     build: type[Fusion]
     uses: tuple[str, ...]  # which of SIZES

@@ -15,14 +15,16 @@ MAP = "cividis"
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a picture, compressed little, since that takes long."""
+    """A figure as a PNG picture; lightly compressed, since sliders redraw it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=85, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
 
 
-def figure_of(width: float, height: float, *grid: int, **options) -> tuple:
-    figure, axes = plt.subplots(*grid, figsize=(width, height), layout="constrained", **options)
+def figure_of(
+    width: float, height: float, *grid: int, layout: str = "constrained", **options
+) -> tuple:
+    figure, axes = plt.subplots(*grid, figsize=(width, height), layout=layout, **options)
     plt.close(figure)  # shown where a cell returns it, not twice
     return figure, axes
 

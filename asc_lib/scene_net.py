@@ -22,8 +22,8 @@ class SceneOutput(NamedTuple):
 class SceneNet(nn.Module):
     """The scene network.
 
-    ``front_end``: a name of ``FRONT_ENDS``; ``fusion``: a name of ``FUSIONS``; the four sizes count
-    where the fusion uses them. The attention map acts on the output of the last residual block, the
+    ``front_end``: a name of ``FRONT_ENDS``; ``fusion``: a name of ``FUSIONS``; sizes that the fusion
+    does not use are ignored. The attention map acts on the output of the last residual block, the
     (18, 128) of Table 1. Raises ValueError for unknown names and for heads that do not fit.
     """
 
@@ -73,7 +73,7 @@ class SceneNet(nn.Module):
         """Feature map [B, f, t] and tags to logits, code and attention map.
 
         ``tags`` and ``times``: what the fusion reads (``Fusion.reads``). ``weights`` [B, f]: an
-        attention map to use in place of the one that the tags make.
+        attention map to use in place of the tags' own.
         """
         prepared = self.fusion.prepare(tags, times)
         if weights is None:
@@ -95,7 +95,7 @@ class SceneNet(nn.Module):
 
 
 def n_parameters(net: nn.Module) -> int:
-    """Number of trained values."""
+    """Number of trainable parameters."""
     return sum(p.numel() for p in net.parameters())
 
 

@@ -74,7 +74,7 @@ class SceneData:
 
     @property
     def crop(self) -> int:
-        """Samples of a training excerpt: the recipe's, or a whole clip that is no longer."""
+        """Samples of a training excerpt: the recipe's, or the whole clip if it is shorter."""
         return min(self.recipe.crop, self.waveforms.samples - 1)
 
     @property
@@ -172,7 +172,7 @@ class SceneData:
         """
         epochs = self.recipe.epochs
         evaluated = range(self.recipe.eval_every, epochs, self.recipe.eval_every)
-        ahead = iter if self.device == "cpu" else training.prefetched  # a CPU has no time to spare
+        ahead = iter if self.device == "cpu" else training.prefetched  # no gain on a CPU
         return training.fit(
             net.to(self.device),
             lambda epoch: ahead(self.training_batches(seed, epoch)),
@@ -190,7 +190,7 @@ def fit_svm(codes: np.ndarray, targets: np.ndarray, kernel: str = KERNEL) -> SVC
 
 
 def inference_batch(device: str) -> int:
-    """Whole clips in one forward pass: a processor's caches hold few."""
+    """Whole clips in one forward pass: small batches fit a CPU's caches."""
     return 4 if device == "cpu" else 24
 
 

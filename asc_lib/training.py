@@ -112,7 +112,7 @@ def fit(
 
 
 def save_checkpoint(path: Path, net: nn.Module, optimiser, schedule, history: list[dict]) -> None:
-    """Write weights, optimiser state and history as one safetensors file, whole."""
+    """Write weights, optimiser state and history as one safetensors file, atomically."""
     state = optimiser.state_dict()
     tensors = {f"net.{name}": value.contiguous() for name, value in net.state_dict().items()}
     tensors |= {

@@ -117,5 +117,5 @@ def test_a_custom_folder(tmp_path, monkeypatch):
 def test_a_data_set_without_scenes(tmp_path, monkeypatch):
     monkeypatch.setenv("ASC_DATA", str(tmp_path))
     code, out = asc("pack", "fsdkaggle2019")
-    what = "parameter 'data' is 'fsdkaggle2019': choose one of tau2019, esc50, mini, the path of"
+    what = "parameter 'data' is 'fsdkaggle2019': choose one of esc50, mini, tau2019, the path of"
     assert code == 1 and out.startswith(f"asc data pack: {what}") and len(out.splitlines()) == 1

@@ -201,7 +201,7 @@ def test_what_fails_for_good_is_one_line(trick, message, host, tmp_path, waits):
     assert "\n" not in str(error.value) and len(waits) == (0 if trick == (404,) else 4)
     host.tricks.clear()
     before = host.asked.copy()
-    fetch.fetch("tau2019", tmp_path, listed=listed)  # goes on there
+    fetch.fetch("tau2019", tmp_path, listed=listed)  # resumes
     again = {name for name in host.asked if host.asked[name] != before[name]}
     assert (
         again == {f"{TAU}.audio.2.zip", f"{TAU}.audio.3.zip"}

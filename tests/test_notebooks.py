@@ -1,37 +1,17 @@
 """Notebooks: each one's contract through papermill, and what a committed notebook must be."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import NOTEBOOKS, papermill, words
 
 from asc_lib.files import REPOSITORY
 from asc_lib.runs import cells, records
 from asc_lib.use.system import load as system_of
 
-NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("0[0-9]_*.ipynb"))
-
-
-def papermill(
-    cwd: Path, results: Path, notebook: Path | str, *parameters: str
-) -> subprocess.CompletedProcess:
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "--no-progress-bar",
-        str(notebook),
-        str(results / "out.ipynb"),
-    ]
-    results.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"ASC_RESULTS": str(results)}
-    return subprocess.run(
-        [*command, *parameters], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+COMMITTED = sorted(NOTEBOOKS.glob("0[0-9]_*.ipynb"))
 
 
 def record_of(results: Path) -> dict:
@@ -51,11 +31,10 @@ RUNS = {
 @pytest.mark.parametrize("name", RUNS)
 def test_a_scene_notebook_leaves_its_record_and_its_system(name, tmp_path):
     parameters, fusion, table = RUNS[name]
-    given = [word for key, value in parameters.items() for word in ("-p", key, str(value))]
     # half of them from the notebooks' folder, half from another one
-    cwd = REPOSITORY / "notebooks" if name in ("03_concatenation", "04_attention") else tmp_path
-    notebook = f"{name}.ipynb" if cwd != tmp_path else REPOSITORY / "notebooks" / f"{name}.ipynb"
-    done = papermill(cwd, tmp_path / "results", notebook, *ONE_EPOCH, *given)
+    cwd = NOTEBOOKS if name in ("03_concatenation", "04_attention") else tmp_path
+    notebook = f"{name}.ipynb" if cwd != tmp_path else NOTEBOOKS / f"{name}.ipynb"
+    done = papermill(notebook, tmp_path / "results", cwd, *ONE_EPOCH, *words(parameters))
     assert done.returncode == 0, done.stderr[-2000:]
     record = record_of(tmp_path / "results")
     assert (record["system"], record["table"]) == (fusion, table)
@@ -82,13 +61,9 @@ def test_a_scene_notebook_leaves_its_record_and_its_system(name, tmp_path):
     folder = tmp_path / "results" / "mini" / "systems" / record["run"]
     assert system_of(folder).about["test"] == record["test"]
     if name == "04_attention":
-        given = ("-p", "system", str(folder))
-        done = papermill(
-            tmp_path,
-            tmp_path / "results",
-            REPOSITORY / "notebooks" / "07_your_recordings.ipynb",
-            *given,
-        )
+        notebook = NOTEBOOKS / "07_your_recordings.ipynb"
+        given = words({"system": folder})
+        done = papermill(notebook, tmp_path / "results", tmp_path, *given)
         assert done.returncode == 0, done.stderr[-2000:]
         executed = (tmp_path / "results" / "out.ipynb").read_text(encoding="utf-8")
         assert "three_scenes.wav" in executed and "cut into 3 windows of 4 s" in executed
@@ -97,9 +72,8 @@ def test_a_scene_notebook_leaves_its_record_and_its_system(name, tmp_path):
 
 
 def test_the_tagger_notebook_leaves_its_record(tmp_path):
-    done = papermill(
-        tmp_path, tmp_path / "results", REPOSITORY / "notebooks" / "01_tagger.ipynb", *ONE_EPOCH
-    )
+    notebook = NOTEBOOKS / "01_tagger.ipynb"
+    done = papermill(notebook, tmp_path / "results", tmp_path, *ONE_EPOCH)
     assert done.returncode == 0, done.stderr[-2000:]
     record = record_of(tmp_path / "results")
     assert record["system"] == "tagger" and record["parameters"]["epochs"] == 1
@@ -122,8 +96,8 @@ def test_the_tagger_notebook_leaves_its_record(tmp_path):
 
 
 def test_a_folder_that_is_no_system_stops_notebook_07(tmp_path):
-    notebook = REPOSITORY / "notebooks" / "07_your_recordings.ipynb"
-    done = papermill(tmp_path, tmp_path / "results", notebook, "-p", "system", str(tmp_path))
+    notebook = NOTEBOOKS / "07_your_recordings.ipynb"
+    done = papermill(notebook, tmp_path / "results", tmp_path, "-p", "system", str(tmp_path))
     assert (
         done.returncode != 0
         and "is not a system that can be loaded: it has no system.json" in done.stderr
@@ -132,11 +106,11 @@ def test_a_folder_that_is_no_system_stops_notebook_07(tmp_path):
 
 @pytest.mark.parametrize("name", ["00_data", "06_results", "07_your_recordings"])
 def test_the_other_notebooks_take_data(name, tmp_path):
-    notebook = REPOSITORY / "notebooks" / f"{name}.ipynb"
-    done = papermill(tmp_path, tmp_path / "results", notebook, "-p", "data", "nope")
+    notebook = NOTEBOOKS / f"{name}.ipynb"
+    done = papermill(notebook, tmp_path / "results", tmp_path, "-p", "data", "nope")
     assert (
         done.returncode != 0
-        and "parameter 'data' is 'nope': choose one of mini, esc50, tau2019" in done.stderr
+        and "parameter 'data' is 'nope': choose one of esc50, mini, tau2019" in done.stderr
     )
 
 
@@ -149,9 +123,7 @@ def test_the_other_notebooks_take_data(name, tmp_path):
     ],
 )
 def test_wrong_parameters_stop_a_notebook(parameters, message, tmp_path):
-    done = papermill(
-        REPOSITORY / "notebooks", tmp_path / "results", "04_attention.ipynb", *parameters
-    )
+    done = papermill("04_attention.ipynb", tmp_path / "results", NOTEBOOKS, *parameters)
     assert done.returncode != 0 and message in done.stderr
     assert not list((tmp_path / "results").glob("*/records/*"))
 
@@ -160,15 +132,14 @@ def test_the_same_run_twice_gives_the_same_record(tmp_path):
     cell = cells.cell("baseline", {}, data="mini", seed=3, epochs=1)
     found = []
     for attempt in ("first", "second"):
-        given = [word for key, value in cell.parameters.items() for word in ("-p", key, str(value))]
-        done = papermill(tmp_path, tmp_path / attempt, cell.path, *given)
+        done = papermill(cell.path, tmp_path / attempt, tmp_path, *words(cell.parameters))
         assert done.returncode == 0, done.stderr[-2000:]
         found.append(record_of(tmp_path / attempt))
         found[-1].pop("seconds")
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_committed_notebooks_read_well(path):
     text = path.read_text(encoding="utf-8")
     notebook = json.loads(text)

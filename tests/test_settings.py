@@ -30,7 +30,7 @@ from asc_lib.tags.sources import TagVectors, open_tag_vectors
         ({"heads": 0}, "parameter 'heads' is 0: input should be greater than or equal to 1"),
         ({"layers": -1}, "parameter 'layers' is -1: input should be greater"),
         ({"seed": "0"}, "parameter 'seed' is a whole number, not '0'"),
-        ({"data": "nope"}, "parameter 'data' is 'nope': choose one of tau2019, esc50, mini"),
+        ({"data": "nope"}, "parameter 'data' is 'nope': choose one of esc50, mini, tau2019"),
         ({"front_end": "nope"}, "parameter 'front_end' is 'nope': choose one of auto, released"),
         (
             {"tags": "nope"},

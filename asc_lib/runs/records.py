@@ -36,9 +36,11 @@ def run_name(settings: Settings, *fingerprints: str) -> str:
     parameters.pop("device")
     described = [asdict(settings.recipe if settings.fusion else settings.tagger_sizes)]
     if settings.fusion:
-        classes = [FRONT_ENDS[settings.front_end], FUSIONS[settings.fusion].build]
-        plugins = [cls for cls in classes if not cls.__module__.startswith("asc_lib.")]
-        described += [inspect.getsource(cls) for cls in plugins]
+        described += [
+            inspect.getsource(cls)  # of a plug-in
+            for cls in (FRONT_ENDS[settings.front_end], FUSIONS[settings.fusion].build)
+            if not cls.__module__.startswith("asc_lib.")
+        ]
     usual = [(settings.tags, "tagger"), (settings.supervision, SUPERVISION[-1])]
     words = [
         settings.data_name,

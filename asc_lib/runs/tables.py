@@ -95,16 +95,8 @@ class Runs:
         return np.stack([(clips["truth"] == clips["svm"]).to_numpy() for clips in self.predictions])
 
     @property
-    def places(self) -> np.ndarray:
-        return self.predictions[0]["location"].to_numpy()
-
-    @property
-    def first(self) -> dict:
-        return self.records[0]
-
-    @property
     def tags(self) -> str | None:
-        return self.first["parameters"].get("tags")
+        return self.records[0]["parameters"].get("tags")
 
     def mean(self, figure: str, test_set: str = "test") -> float:
         """A figure of the records in %, averaged over seeds."""
@@ -175,7 +167,7 @@ class Results:
         found = {}
         for data in {kind.data: None for kind in self.systems}:
             systems = {kind: runs for kind, runs in self.systems.items() if kind.data == data}
-            places = next(iter(systems.values())).places
+            places = next(iter(systems.values())).predictions[0]["location"]
             correct = [runs.correct for runs in systems.values()]
             found |= dict(zip(systems, stats.bootstrap(correct, places)))
         return found
@@ -206,12 +198,13 @@ class Results:
         locations alone, and there is no ``p``. ``test_all``: on all clips outside training.
         """
         table = _corrected([self._row(kind) for kind in self.systems])
-        order = ["control", "table", "fusion", *SIZES]
-        return table.sort_values(order, kind="stable") if len(table) else table
+        if table.empty:
+            return table
+        return table.sort_values(["control", "table", "fusion", *SIZES], kind="stable")
 
     def _row(self, kind: Kind) -> dict:
         runs = self.systems[kind]
-        first = runs.first
+        first = runs.records[0]
         seeds = [100 * record["test"]["accuracy"] for record in runs.records]
         low, high = stats.middle(self.draws[kind])
         row = {
@@ -256,8 +249,14 @@ class Results:
             system = kind.title.removesuffix(f", {runs.tags} tags")
             same = own.get((system, kind.changed, kind.data))
             if runs.tags in CONTROLS and same:
-                names = {"system": system, "tags": "tagger", "against": runs.tags}
-                rows.append(names | self._compared(same, kind))
+                rows.append(
+                    {
+                        "system": system,
+                        "tags": "tagger",
+                        "against": runs.tags,
+                        **self._compared(same, kind),
+                    }
+                )
         return _corrected(rows)
 
     def paper_table(self, number: int) -> pd.DataFrame:
@@ -285,7 +284,7 @@ class Results:
         rows = {}
         for kind, runs in self.systems.items():
             clips = runs.predictions[0]
-            scenes = np.asarray(runs.first["labels"])[clips["truth"]]
+            scenes = np.asarray(runs.records[0]["labels"])[clips["truth"]]
             groups = scenes if column == "scene" else clips["city"].to_numpy()
             rows[self.names[kind]] = pd.Series(100 * runs.correct.mean(0)).groupby(groups).mean()
         return pd.DataFrame(rows).T

@@ -77,8 +77,8 @@ class WhatIf(widgets.VBox):
         self._drawing = drawing(clip)
         for slider, k in zip(self.sliders, np.argsort(-clip.vector, kind="stable")):
             slider.description = self.names[k]
-        shown = {slider.description for slider in self.sliders}
-        self.other.options = sorted(set(self.names) - shown) or sorted(self.names)
+        others = set(self.names) - {slider.description for slider in self.sliders}
+        self.other.options = sorted(others or self.names)
         self.reset()
 
     def reset(self) -> None:

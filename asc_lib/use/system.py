@@ -131,9 +131,8 @@ class System:
             clips = np.stack([recording.window(k) for k in numbers[start : start + size]])
             parts.append(self.classify(clips))
             silent = silent and not clips.any()
-        classified = Classified(*map(np.concatenate, zip(*parts)))
         notes = recording.conversions + ["is silent: every sample is 0"] * silent
-        return Prediction(self, recording, classified, notes)
+        return Prediction(self, recording, Classified(*map(np.concatenate, zip(*parts))), notes)
 
     def predict_each(
         self, paths: Iterable[Path]

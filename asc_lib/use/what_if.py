@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -10,7 +9,6 @@ import torch
 from matplotlib.figure import Figure
 
 from .. import plots, training
-from ..plots import words
 from ..scene_net import SceneNet, SceneOutput
 from ..scenes import SceneData, inference_batch
 from .system import Prediction, System
@@ -191,8 +189,9 @@ class WhatIfFigure:
         self.own = own
         self.heads = heads
         with_map = own is not None
-        self.figure, axes = plt.subplots(1, 1 + with_map, figsize=(9, 3), dpi=85, squeeze=False)
-        plt.close(self.figure)
+        self.figure, axes = plots.figure_of(
+            9, 3, 1, 1 + with_map, layout="none", dpi=85, squeeze=False
+        )
         self.figure.subplots_adjust(
             left=0.09 if with_map else 0.19, right=0.98, bottom=0.19, top=0.89, wspace=0.42
         )
@@ -205,13 +204,13 @@ class WhatIfFigure:
             (self.crosses,) = axis.plot(
                 scenes["no attention"], rows, "x", c="C1", mew=2, label="no attention"
             )
-        axis.set_yticks(rows, [words(name) for name in scenes.index])
+        axis.set_yticks(rows, [plots.words(name) for name in scenes.index])
         axis.invert_yaxis()
         axis.set(xlabel="scene probability", xlim=(0, 1))
         axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncol=3, frameon=False)
         sns.despine(self.figure)
 
-    def _map(self, axis: plt.Axes) -> list:
+    def _map(self, axis) -> list:
         filters = len(self.own)
         stairs = []
         for head, weights in enumerate(self._by_head(self.own)):
