@@ -108,11 +108,11 @@ def sweep_(
     """Run notebooks through papermill on Dask; runs that have a record are skipped."""
     from .runs import cells, sweep  # papermill and Dask take seconds; other commands need neither
 
-    others = {"data": data} | ({"epochs": epochs} if epochs else {})
+    own_epochs = {"epochs": epochs} if epochs else {}
     chosen = [
         cell
         for seed in _whole_numbers("--seeds", " ".join([seeds, *(more_seeds or [])]))
-        for cell in cells.cells(what, **others, seed=seed)
+        for cell in cells.cells(what, data=data, **own_epochs, seed=seed)
     ]
     for cell in chosen:
         cell.settings()
@@ -254,9 +254,9 @@ def predict(
         scenes = prediction.probabilities.nlargest(3)
         likely = ", ".join(f"{name} {100 * p:.0f} %" for name, p in scenes.items())
         tags = ", ".join(f"{name} {p:.2f}" for name, p in prediction.tags.head(3).items())
-        because = f"network: {likely}{'; tags: ' + tags if tags else ''}"
         print(
-            f"{prediction.file}: {prediction.scene} ({because})",
+            f"{prediction.file}: {prediction.scene} "
+            f"(network: {likely}{'; tags: ' + tags if tags else ''})",
             *prediction.notes,
             sep="\n  note: it ",
         )
@@ -269,16 +269,16 @@ def export_(
     onnx: Annotated[Path, typer.Option(help="file to write")],
 ) -> None:
     """Write a system's network as one ONNX model, from waveform and tags to scenes."""
-    differences = export.export_onnx(_load(system_, "cpu"), onnx)
-    words = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+    differences = export.export_onnx(_load(system_, "cpu"), onnx).items()
+    words = ", ".join(f"{name} {value:.1e}" for name, value in differences)
     print(f"{onnx}: largest difference from torch {words}")
 
 
 def _load(folder: str, device: str) -> system.System:
     if not folder:
         there = system.saved() or ["none yet: `asc sweep combined_shared` trains one on `mini`"]
-        lines = "".join(f"\n  {path}" for path in there)
-        raise ValueError(f"name a system's folder; under {results_root()}:{lines}")
+        what = f"name a system's folder; under {results_root()}:"
+        raise ValueError("\n  ".join([what, *map(str, there)]))
     return system.load(folder, settings.checked_device(device))
 
 

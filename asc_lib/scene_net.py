@@ -22,7 +22,7 @@ class SceneOutput(NamedTuple):
 class SceneNet(nn.Module):
     """The scene network.
 
-    ``front_end``: a name of ``FRONT_ENDS``; ``fusion``: a name of ``FUSIONS``; sizes that the fusion
+    ``front_end``: a name of ``FRONT_ENDS``; ``fusion``: one of ``FUSIONS``; sizes that the fusion
     does not use are ignored. The attention map acts on the output of the last residual block, the
     (18, 128) of Table 1. Raises ValueError for unknown names and for heads that do not fit.
     """

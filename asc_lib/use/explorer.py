@@ -163,8 +163,11 @@ class Explorer(widgets.VBox):
     def chosen(self) -> pd.DataFrame:
         """The clips that pass the filters, in the chosen order."""
         table = self.table
-        right = {"right": True, "wrong": False}.get(self.outcome.value, ALL)
-        wanted = {"scene": self.scene.value, "city": self.city.value, "right": right}
+        wanted = {
+            "scene": self.scene.value,
+            "city": self.city.value,
+            "right": {"right": True, "wrong": False}.get(self.outcome.value, ALL),
+        }
         for column, value in wanted.items():
             table = table if value == ALL else table[table[column] == value]
         by_name = self.order.value == "name"

@@ -191,8 +191,9 @@ class Prediction:
         start = np.array(self.recording.starts) / self.recording.rate
         end = np.minimum(start + self.system.samples / RATE, self.recording.seconds)
         scene = np.asarray(self.system.labels)[self.classified.scenes]
-        probabilities = pd.DataFrame(self.classified.probabilities, columns=self.system.labels)
-        return pd.DataFrame({"start": start, "end": end, "scene": scene}).join(probabilities)
+        return pd.DataFrame({"start": start, "end": end, "scene": scene}).join(
+            pd.DataFrame(self.classified.probabilities, columns=self.system.labels)
+        )
 
     def described(self) -> dict:
         """The same as plain values, for JSON."""
