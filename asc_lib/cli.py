@@ -81,8 +81,11 @@ def pack(data: Name) -> None:
 def info() -> None:
     """List what lies under ASC_DATA, with sizes and fingerprints."""
     table = inventory()
-    print(f"{data_root()} ({table['GB'].sum():.3g} GB)", end="\n\n")
-    print(table.to_string(index=False, float_format="{:.3f}".format))
+    print(
+        f"{data_root()} ({table['GB'].sum():.3g} GB)",
+        table.to_string(index=False, float_format="{:.3f}".format),
+        sep="\n\n",
+    )
 
 
 @app.command("sweep")
@@ -269,16 +272,19 @@ def export_(
     onnx: Annotated[Path, typer.Option(help="file to write")],
 ) -> None:
     """Write a system's network as one ONNX model, from waveform and tags to scenes."""
-    differences = export.export_onnx(_load(system_, "cpu"), onnx).items()
-    words = ", ".join(f"{name} {value:.1e}" for name, value in differences)
-    print(f"{onnx}: largest difference from torch {words}")
+    differences = export.export_onnx(_load(system_, "cpu"), onnx)
+    print(
+        f"{onnx}: largest difference from torch",
+        ", ".join(f"{name} {value:.1e}" for name, value in differences.items()),
+    )
 
 
 def _load(folder: str, device: str) -> system.System:
     if not folder:
         there = system.saved() or ["none yet: `asc sweep combined_shared` trains one on `mini`"]
-        what = f"name a system's folder; under {results_root()}:"
-        raise ValueError("\n  ".join([what, *map(str, there)]))
+        raise ValueError(
+            "\n  ".join([f"name a system's folder; under {results_root()}:", *map(str, there)])
+        )
     return system.load(folder, settings.checked_device(device))
 
 
