@@ -20,7 +20,6 @@ __all__ = ["DATA_SETS", "CorpusError", "DataSet", "SceneCorpus", "TagCorpus"]
 
 
 def scene_data_sets() -> list[str]:
-    """Names of the data sets that have scenes."""
     load_plugins()
     return sorted(name for name, data_set in DATA_SETS.items() if data_set.scenes)
 

@@ -26,9 +26,11 @@ class AudioError(ValueError):
 
 def unreadable(error: Exception) -> str:
     """What is reported of a file that soundfile cannot open or read."""
-    if isinstance(error, TypeError):
-        return "is raw samples without a header: convert it, for example to WAV"
-    return f"cannot be read as audio: {error.error_string}"
+    return (
+        "is raw samples without a header: convert it, for example to WAV"
+        if isinstance(error, TypeError)
+        else f"cannot be read as audio: {error.error_string}"
+    )
 
 
 def read(
@@ -98,8 +100,7 @@ def _upper_16_bits(path: Path) -> tuple[np.ndarray, int] | None:
     step = 3 * header.nchannels
     if len(raw) < step:
         return None
-    shape = header.nchannels, len(raw) // step
-    clip = np.ndarray(shape, "<i2", raw, offset=1, strides=(3, step))
+    clip = np.ndarray((header.nchannels, len(raw) // step), "<i2", raw, offset=1, strides=(3, step))
     return clip.astype("int16", order="C"), header.framerate
 
 
@@ -107,14 +108,13 @@ def mismatches(
     clip: np.ndarray, own_rate: int, rate: int, channels: int | None, samples: int | None
 ) -> list[str]:
     """How a clip [channels, samples] at ``own_rate`` differs from what is asked for (None: any)."""
-    compared = (
-        (f"a sample rate of {own_rate} Hz", own_rate, rate),
-        (f"{clip.shape[0]} channel(s)", clip.shape[0], channels),
-        (f"{clip.shape[1]} samples", clip.shape[1], samples),
-    )
     return [
         f"has {what}, expected {wanted}"
-        for what, actual, wanted in compared
+        for what, actual, wanted in (
+            (f"a sample rate of {own_rate} Hz", own_rate, rate),
+            (f"{clip.shape[0]} channel(s)", clip.shape[0], channels),
+            (f"{clip.shape[1]} samples", clip.shape[1], samples),
+        )
         if wanted is not None and actual != wanted
     ]
 
@@ -126,7 +126,7 @@ def length(path: Path) -> tuple[int, int]:
     except UNREADABLE as error:
         problems = [*decoded(path)[2], unreadable(error)]
         raise AudioError(f"{path} {problems[0]}") from None
-    if info.frames > 2**48:  # what libsndfile reports where it does not know
+    if info.frames > 2**48:  # libsndfile reports more than this if the length is unknown
         raise AudioError(f"{path} does not say how long it is: convert it, for example to WAV")
     return info.frames, info.samplerate
 
@@ -148,9 +148,11 @@ def usual_length(lengths: list[tuple[int, int]]) -> int:
 
 def resampled(samples: np.ndarray, rate: int, to: int) -> np.ndarray:
     """Samples [..., T] at another rate (Hz), as float32; unchanged where the rates are equal."""
-    if rate == to:
-        return samples
-    return librosa.resample(np.asarray(samples, "float32"), orig_sr=rate, target_sr=to)
+    return (
+        samples
+        if rate == to
+        else librosa.resample(np.asarray(samples, "float32"), orig_sr=rate, target_sr=to)
+    )
 
 
 def converted(clip: np.ndarray, rate: int, samples: int) -> np.ndarray:
@@ -163,8 +165,7 @@ def converted(clip: np.ndarray, rate: int, samples: int) -> np.ndarray:
         clip = np.tile(clip.mean(0).round().astype("int16"), (CHANNELS, 1))
     if rate != RATE:
         clip = resampled(clip, rate, RATE).round().clip(-(2**15), 2**15 - 1).astype("int16")
-    repeats = math.ceil(samples / clip.shape[1])
-    return np.tile(clip, (1, repeats))[:, :samples]
+    return np.tile(clip, (1, math.ceil(samples / clip.shape[1])))[:, :samples]
 
 
 def conversions(frames: int, rate: int, channels: int, samples: int, cut: str = "cut") -> list[str]:
@@ -218,17 +219,14 @@ class Recording:
 
     @property
     def conversions(self) -> list[str]:
-        """What is done to it, in words."""
-        done = conversions(self.frames, self.rate, self.channels, self.samples, cut="")
-        if len(self.starts) > 1:
-            done.append(
-                f"is {self.seconds:.4g} s long: cut into {len(self.starts)} windows of "
-                f"{self.samples / RATE:g} s"
-            )
         rest = (self.frames - self.starts[-1] - self._frames) / self.rate
-        if rest * RATE >= 1:
-            done.append(f"has {rest:.3g} s after the last window, which are ignored")
-        return done
+        windows = f"{len(self.starts)} windows of {self.samples / RATE:g} s"
+        possible = {
+            f"is {self.seconds:.4g} s long: cut into {windows}": len(self.starts) > 1,
+            f"has {rest:.3g} s after the last window, which are ignored": rest * RATE >= 1,
+        }
+        done = conversions(self.frames, self.rate, self.channels, self.samples, cut="")
+        return done + [words for words, applies in possible.items() if applies]
 
     @property
     def _frames(self) -> int:  # of a window, at the recording's own rate

@@ -1,10 +1,11 @@
 """Everything that can be wrong with a corpus on disk: its tables, then every audio file."""
 
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 import joblib
+import numpy as np
 import pandas as pd
 
 from ..files import first_line
@@ -12,6 +13,8 @@ from . import audio
 from .data_set import Finding, Tables
 
 SEPARATORS = {"\t": "tabs", ",": "commas"}
+# An audio file: its shape [channels, samples] and rate (Hz), and what is wrong or doubtful.
+Examined = namedtuple("Examined", ["name", "shape", "rate", "problems", "doubts"])
 
 
 def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame | None, list[str]]:
@@ -41,10 +44,8 @@ def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame 
             f"expected {', '.join(columns)}, separated by {SEPARATORS[separator]}"
         ]
     problems = [] if len(found) else ["holds no row"]
-    for column in columns:
-        empty = found.index[found[column].str.strip() == ""]
-        if empty.size:
-            problems.append(f"line {empty[0] + 2} has no {column}")
+    empty = {column: np.flatnonzero(found[column].str.strip() == "") for column in columns}
+    problems += [f"line {rows[0] + 2} has no {name}" for name, rows in empty.items() if rows.size]
     names = found[columns[0]]
     twice = names[names.duplicated()]
     if twice.size:
@@ -116,16 +117,6 @@ def check(
             findings += [Finding(sound.name, what) for what in sound.problems]
             findings += [Finding(sound.name, what, fatal=False) for what in sound.doubts]
     return counts, [finding._replace(file=str(root / finding.file)) for finding in findings]
-
-
-class Examined(NamedTuple):
-    """An audio file of a corpus: its shape [channels, samples], and what is wrong or doubtful."""
-
-    name: str
-    shape: tuple[int, int]
-    rate: int  # Hz
-    problems: list[str]
-    doubts: list[str]
 
 
 def examined(

@@ -1,10 +1,10 @@
-"""What the project knows of a data set, and what it holds once it has been read.
+"""What the project knows of a data set, and what has been read from it.
 
-One ``DataSet`` is made in one module of this folder.
+A data set is one ``DataSet``, registered by one module of this folder.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +31,11 @@ class Finding(NamedTuple):
     file: str
     what: str
     fatal: bool = True
+
+
+def fault(file: str, cases: Sequence, what: str) -> list[Finding]:
+    """One finding, ``what`` with the {first} case and the {count} of cases; none without cases."""
+    return [Finding(file, what.format(first=cases[0], count=len(cases)))] if cases else []
 
 
 class Tables(NamedTuple):
@@ -69,7 +74,6 @@ class SceneCorpus:
         return sorted(self.clips["scene_label"].unique())
 
     def rows(self, *splits: str) -> np.ndarray:
-        """Row numbers of the clips in these splits."""
         return np.flatnonzero(self.clips["split"].isin(splits))
 
     def targets(self) -> np.ndarray:
@@ -125,7 +129,6 @@ class DataSet:
         return (self.tag_clips or DATA_SETS["fsdkaggle2019"].tag_clips)()
 
     def complete(self, root: Path) -> bool:
-        """Whether its download into ``root`` is complete."""
         tables = self.tables(root)
         return not tables.findings and all(
             (root / name).is_file() for names in tables.files.values() for name in names

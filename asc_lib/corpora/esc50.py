@@ -56,8 +56,8 @@ class RecordedSounds:
         self.audio = place / "audio"
         table = pd.read_csv(place / "meta" / "esc50.csv")
         table["recording"] = "freesound-" + table["src_file"].astype(str)
-        folds = table.groupby("recording")["fold"].transform("nunique")
-        self.table = table[folds == 1]  # four recordings in two official folds would leak
+        # Four recordings in two official folds would leak.
+        self.table = table[table.groupby("recording")["fold"].transform("nunique") == 1]
         self.tags = tuple(sorted(self.table["category"].unique()))
         sizes = [(self.audio / name).stat().st_size for name in self.table["filename"]]
         # Other copies of ESC-50 make other corpora.
@@ -174,9 +174,11 @@ def tag_rows(sounds: RecordedSounds, seed: int = 2019) -> list[dict]:
     for entry in table.itertuples():
         kind = "train_curated" if entry.recording in curated else "train_noisy"
         kind = "test" if entry.fold == sounds.test_fold else kind
-        labels = [entry.category]
-        if kind == "train_noisy":
-            labels = mislabelled(labels, sounds.tags, rng)
+        labels = (
+            mislabelled([entry.category], sounds.tags, rng)
+            if kind == "train_noisy"
+            else [entry.category]
+        )
         rows.append(
             {
                 "set": kind,
@@ -195,7 +197,6 @@ def _tag_clip(folder: Path, row: dict) -> np.ndarray:
 
 
 def tables(root: Path) -> Tables:
-    """The table of a folder laid out as the official one."""
     found, findings = checks.read_tables(root, {"meta/esc50.csv": ["filename"]}, ",")
     names = [name for table in found.values() for name in checks.safe(table["filename"], "audio/")]
     return Tables(found, {"audio": names}, findings)

@@ -3,10 +3,8 @@
 import errno
 import io
 import json
-import os
 import shutil
 import struct
-import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -27,9 +25,6 @@ from .data_set import DATA_SETS, CorpusError, DataSet
 
 AGENT = {"User-Agent": "asc_lib (acoustic scene classification; one archive at a time)"}
 TRIES = 5  # of one archive
-WAIT = 5.0  # s before the second try, doubled each time
-LONGEST_WAIT = 3600.0  # s
-UNPACKED = 1.2  # bytes on disk for each byte of an archive, about
 
 
 class FetchError(CorpusError):
@@ -54,20 +49,22 @@ def zenodo(record: int) -> list[Archive]:
         answer.raise_for_status()
         return answer.json()["files"]
 
-    files = _patiently(listing, "the list of archives", url)
     return sorted(
-        [
+        (
             Archive(
-                file["key"], file["links"]["self"], file["size"], file["checksum"][len("md5:") :]
+                file["key"],
+                file["links"]["self"],
+                file["size"],
+                file["checksum"].removeprefix("md5:"),
             )
-            for file in files
-        ],
+            for file in _patiently(listing, "the list of archives", url)
+        ),
         key=_order,
     )
 
 
+# Small archives first, then by number; parts of a split archive in order, .zip last.
 def _order(archive: Archive) -> tuple[bool, str, int, str]:
-    """Small archives first, then by number; parts of a split archive in order, .zip last."""
     number = "".join(c for c in archive.name.removesuffix(".zip").rsplit(".", 1)[-1] if c.isdigit())
     return ".audio" in archive.name, _stem(archive), int(number or 10**6), archive.name
 
@@ -77,9 +74,10 @@ def _stem(archive: Archive) -> str:
     return stem if kind == "zip" or (kind[:1] == "z" and kind[1:].isdigit()) else archive.name
 
 
+# The result of ``attempt()``, retried while network or host fail. Raises FetchError.
 def _patiently(attempt: Callable, what: str, url: str):
-    """The result of ``attempt()``, retried while network or host fail. Raises FetchError."""
     for number in range(TRIES):
+        pause = 5.0 * 2**number  # s
         try:
             return attempt()
         except requests.HTTPError as error:
@@ -87,10 +85,9 @@ def _patiently(attempt: Callable, what: str, url: str):
             failed = f"the host answers {answer.status_code} {answer.reason}"
             if answer.status_code != 429 and answer.status_code < 500:
                 raise FetchError(f"{what} cannot be downloaded from {url}: {failed}") from None
-            pause = _retry_after(answer.headers.get("Retry-After")) or WAIT * 2**number
+            pause = _retry_after(answer.headers.get("Retry-After", "")) or pause
         except (requests.RequestException, ValueError) as error:  # pooch: ValueError for checksums
             failed = first_line(error)
-            pause = WAIT * 2**number
         if number < TRIES - 1:
             print(f"{what}: {failed}; trying again in {pause:.0f} s", flush=True)
             time.sleep(pause)
@@ -109,16 +106,14 @@ def fetchable(name: str) -> DataSet:
     return DATA_SETS[name]
 
 
-def _retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks to wait (a number or a date), at most an hour."""
-    if not header:
-        return None
-    if not header.isdigit():
-        try:
-            header = max(parsedate_to_datetime(header).timestamp() - time.time(), 0)
-        except ValueError:
-            return None
-    return min(float(header), LONGEST_WAIT)
+# Seconds that a Retry-After header asks to wait (a number or a date), at most an hour; or 0.
+def _retry_after(header: str) -> float:
+    if header.isdigit():
+        return min(float(header), 3600)
+    try:
+        return min(max(parsedate_to_datetime(header).timestamp() - time.time(), 0), 3600)
+    except ValueError:
+        return 0
 
 
 def fetch(name: str, root: Path, only: str = "", listed: list[Archive] | None = None) -> None:
@@ -155,18 +150,20 @@ def fetch(name: str, root: Path, only: str = "", listed: list[Archive] | None = 
 
 
 def _fetch_all(chosen: list[Archive], root: Path, notes: Path, leading: str) -> None:
-    units = [list(parts) for _, parts in groupby(sorted(chosen, key=_order), _stem)]
-    units = [parts for parts in units if not (notes / f"{_stem(parts[0])}.json").exists()]
-    sizes = [sum(part.size or 0 for part in parts) for parts in units]
+    units = {
+        stem: list(parts)
+        for stem, parts in groupby(sorted(chosen, key=_order), _stem)
+        if not (notes / f"{stem}.json").exists()
+    }
+    sizes = [sum(part.size or 0 for part in parts) for parts in units.values()]
     total = sum(sizes)
-    _check_room(root, UNPACKED * total + max(sizes, default=0))
+    _check_room(root, 1.2 * total + max(sizes, default=0))  # 1.2: unpacked, about
     print(
         f"{len(units)} of {len(chosen)} archives to go, {total / 1e9:.1f} GB, to {root}", flush=True
     )
     done = 0
     started = time.monotonic()
-    for number, (parts, size) in enumerate(zip(units, sizes), 1):
-        stem = _stem(parts[0])
+    for number, ((stem, parts), size) in enumerate(zip(units.items(), sizes), 1):
         left = (time.monotonic() - started) * (total - done) / max(done, 1) / 60
         print(
             f"{number} of {len(units)}: {stem}, {size / 1e9:.2f} GB; {done / 1e9:.1f} GB done"
@@ -175,8 +172,10 @@ def _fetch_all(chosen: list[Archive], root: Path, notes: Path, leading: str) -> 
         )
         files = [_downloaded(part, root, notes) for part in parts]
         count = _unpack(files, root, notes, leading)
-        md5 = {archive.name: archive.md5 for archive in parts}
-        write_text(notes / f"{stem}.json", json.dumps({"md5": md5, "files": count}))
+        write_text(
+            notes / f"{stem}.json",
+            json.dumps({"md5": {part.name: part.md5 for part in parts}, "files": count}),
+        )
         for file in files:
             if file.parent == notes:
                 file.unlink()
@@ -191,8 +190,8 @@ def _check_room(root: Path, needed: float) -> None:
         )
 
 
+# An archive's file: one put there by hand, downloaded before, or downloaded now.
 def _downloaded(archive: Archive, root: Path, notes: Path) -> Path:
-    """An archive's file: one put there by hand, downloaded before, or downloaded now."""
     for place in (root, root / "archives"):
         file = place / archive.name
         if file.is_file():
@@ -209,7 +208,7 @@ def _downloaded(archive: Archive, root: Path, notes: Path) -> Path:
             unit="B",
             unit_scale=True,
             desc=archive.name,
-            disable=not sys.stderr.isatty(),
+            disable=None,  # shown on a terminal only
             leave=False,
         )
         return pooch.retrieve(
@@ -224,14 +223,12 @@ def _downloaded(archive: Archive, root: Path, notes: Path) -> Path:
     return Path(_patiently(download, archive.name, archive.url))
 
 
+# The parts of a split archive as one file to read.
 class _Joined(io.RawIOBase):
-    """The parts of a split archive as one file to read."""
-
     def __init__(self, files: list[Path]):
-        self.files = [open(file, "rb") for file in files]  # noqa: SIM115
-        ends = list(accumulate(file.stat().st_size for file in files))
-        self.starts = [0, *ends[:-1]]
-        self.size = ends[-1]
+        self.files = files
+        sizes = [file.stat().st_size for file in files]
+        *self.starts, self.size = accumulate(sizes, initial=0)
         self.position = 0
 
     def readable(self) -> bool:
@@ -240,30 +237,23 @@ class _Joined(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self.position = (
-            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
         )
         return self.position
 
     def readinto(self, buffer) -> int:
         part = max(k for k, start in enumerate(self.starts) if start <= self.position)
-        self.files[part].seek(self.position - self.starts[part])
-        count = self.files[part].readinto(buffer)
-        if not count and part + 1 < len(self.files):
-            self.position = max(self.position, self.starts[part + 1])
-            return self.readinto(buffer)
+        with open(self.files[part], "rb") as file:
+            file.seek(self.position - self.starts[part])
+            count = file.readinto(buffer)
         self.position += count
         return count
 
-    def close(self) -> None:
-        for file in self.files:
-            file.close()
-        super().close()
 
-
+# The files in an archive, or in the parts of a split archive.
 def _members(files: list[Path]) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
-    """The files in an archive, or in the parts of a split archive."""
     joined = _Joined(files)
     with io.BufferedReader(joined, 1 << 20) as buffered, zipfile.ZipFile(buffered) as archive:
         entries = archive.infolist()
@@ -283,15 +273,14 @@ def _members(files: list[Path]) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipIn
                 yield archive, entry
 
 
+# Unpacks an archive, each file whole or not at all; returns the number of files.
 def _unpack(files: list[Path], root: Path, notes: Path, leading: str) -> int:
-    """Unpack an archive, each file whole or not at all; return the number of files."""
     name = files[-1].name
     try:
         entries = [entry for _, entry in _members(files)]
-        for entry in entries:
-            problem = checks.unsafe(entry.filename)
-            if problem:
-                raise FetchError(f"{name} {problem}")
+        problems = list(filter(None, [checks.unsafe(entry.filename) for entry in entries]))
+        if problems:
+            raise FetchError(f"{name} {problems[0]}")
         _check_room(root, sum(entry.file_size for entry in entries))
         temporary = notes / "unpacking.part"
         for archive, entry in _members(files):
@@ -300,7 +289,7 @@ def _unpack(files: list[Path], root: Path, notes: Path, leading: str) -> int:
             try:
                 with archive.open(entry) as source, open(temporary, "wb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
-                os.replace(temporary, target)
+                temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, zipfile.zlib.error) as error:

@@ -15,7 +15,6 @@ WRONG = ("f76181c4", "77b925c2", "6a1f682a", "c7db12aa", "7752cc8a", "1d44b0bd")
 
 
 def table_file(kind: str) -> str:
-    """The table of a set."""
     return f"FSDKaggle2019.meta/{kind}_post_competition.csv"
 
 
@@ -49,14 +48,16 @@ def read(name: str, root: Path) -> TagCorpus:
 
     Raises CorpusError where a table is missing, has other columns, or holds an unknown label.
     """
-    parts = [
-        table.assign(
-            path=[root / f"FSDKaggle2019.audio_{kind}" / fname for fname in table["fname"]],
-            set=kind.removeprefix("train_"),
-        )
-        for kind, table in zip(SETS, tables(root).checked(root).values())
-    ]
-    clips = pd.concat(parts, ignore_index=True)
+    clips = pd.concat(
+        [
+            table.assign(
+                path=[root / f"FSDKaggle2019.audio_{kind}" / fname for fname in table["fname"]],
+                set=kind.removeprefix("train_"),
+            )
+            for kind, table in zip(SETS, tables(root).checked(root).values())
+        ],
+        ignore_index=True,
+    )
     clips = clips[~clips["fname"].str.removesuffix(".wav").isin(WRONG)].reset_index(drop=True)
     tags = sorted(_tags(clips[clips["set"] == "curated"]))
     clips = clips.assign(
@@ -67,10 +68,9 @@ def read(name: str, root: Path) -> TagCorpus:
 
 
 def check() -> tuple[pd.DataFrame, list[Finding]]:
-    """Everything that is wrong with the official corpus, and its counts."""
     root = official_root("fsdkaggle2019")
-    official = dict(zip(map(table_file, SETS), (4970, 19_815, 4481)))
-    return checks.check(root, tables(root), TAG_RATE, 1, None, official)
+    rows = dict(zip(map(table_file, SETS), (4970, 19_815, 4481)))
+    return checks.check(root, tables(root), TAG_RATE, 1, None, rows)
 
 
 register(

@@ -15,11 +15,10 @@ from .data_set import register
 from .soundscapes import RATE, Recipe, Scene, composed, mislabelled, reverberated, shaped
 
 Rng = np.random.Generator
-Sound = Callable[[Rng], np.ndarray]
-SOUNDS: dict[str, Sound] = {}
+SOUNDS: dict[str, Callable[[Rng], np.ndarray]] = {}
 
 
-def sound(make: Sound) -> Sound:
+def sound(make: Callable[[Rng], np.ndarray]) -> Callable[[Rng], np.ndarray]:
     """Register a sound under its function's name, which is its tag."""
     SOUNDS[make.__name__] = make
     return make
@@ -50,11 +49,10 @@ def noise(rng: Rng, length: int, low: float, high: float) -> np.ndarray:
 def struck(rng: Rng, base: float, ratios: tuple[float, ...], decay: float) -> np.ndarray:
     """A struck body: partials at ``ratios`` of ``base`` that decay in ``decay`` s or sooner."""
     t = seconds(4 * decay)
-    partials = (
+    return sum(
         rng.uniform(0.3, 1) * np.sin(2 * np.pi * base * r * t) * np.exp(-t * np.sqrt(r) / decay)
         for r in ratios
     )
-    return sum(partials)
 
 
 def placed(pieces: list[tuple[float, np.ndarray]]) -> np.ndarray:
@@ -74,14 +72,14 @@ def swell(length: int, peak: float) -> np.ndarray:
 
 def speech(rng: Rng, duration: float) -> np.ndarray:
     """Babble of one voice: pulses through three formants that move with each syllable."""
-    length, pace = int(duration * RATE), rng.uniform(3.5, 5.5)
+    size = int(RATE / rng.uniform(3.5, 5.5))  # of a syllable
     pitch = rng.uniform(90, 230) * (
         1 + 0.08 * np.sin(2 * np.pi * rng.uniform(0.4, 1) * seconds(duration))
     )
-    pulses = tone(pitch, length, harmonics=10, fall=0.7)
-    syllables, size = [], int(RATE / pace)
-    for start in range(0, length, size):
-        piece = pulses[start : start + size]
+    syllables = []
+    for piece in np.split(
+        tone(pitch, len(pitch), harmonics=10, fall=0.7), range(size, len(pitch), size)
+    ):
         formants = (rng.uniform(300, 800), rng.uniform(900, 2200), rng.uniform(2300, 3200))
         voiced = sum(band(piece, f * 0.88, f * 1.12) / (k + 1) for k, f in enumerate(formants))
         syllables.append(voiced * swell(len(piece), 0.35) * rng.uniform(0.2, 1))
@@ -104,8 +102,10 @@ def announcement(rng: Rng) -> np.ndarray:
 
 @sound
 def beep(rng: Rng) -> np.ndarray:
-    pitch, length, gap = rng.uniform(900, 3200), rng.uniform(0.06, 0.16), rng.uniform(0.15, 0.4)
-    one = tone(pitch, int(length * RATE), harmonics=3) * swell(int(length * RATE), 0.1)
+    pitch = rng.uniform(900, 3200)
+    length = int(rng.uniform(0.06, 0.16) * RATE)
+    gap = rng.uniform(0.15, 0.4)
+    one = tone(pitch, length, harmonics=3) * swell(length, 0.1)
     return placed([(k * gap, one) for k in range(rng.integers(1, 5))])
 
 
@@ -119,7 +119,8 @@ def bell(rng: Rng) -> np.ndarray:
 
 @sound
 def birdsong(rng: Rng) -> np.ndarray:
-    base, pieces, at = rng.uniform(2200, 5500), [], 0.0
+    base = rng.uniform(2200, 5500)
+    pieces, at = [], 0.0
     for _ in range(rng.integers(4, 12)):
         length = int(rng.uniform(0.04, 0.16) * RATE)
         sweep = base * (
@@ -153,7 +154,8 @@ def car_pass(rng: Rng) -> np.ndarray:
 
 @sound
 def chime(rng: Rng) -> np.ndarray:
-    base, step = rng.uniform(400, 800), rng.uniform(0.25, 0.5)
+    base = rng.uniform(400, 800)
+    step = rng.uniform(0.25, 0.5)
     notes = rng.permutation([1, 1.26, 1.5, 2])[: rng.integers(2, 5)]
     return placed([(k * step, struck(rng, base * r, (1, 2, 3), 0.3)) for k, r in enumerate(notes)])
 
@@ -168,7 +170,8 @@ def clatter(rng: Rng) -> np.ndarray:
 
 @sound
 def dog_bark(rng: Rng) -> np.ndarray:
-    pitch, pieces, at = rng.uniform(350, 900), [], 0.0
+    pitch = rng.uniform(350, 900)
+    pieces, at = [], 0.0
     for _ in range(rng.integers(1, 5)):
         length = int(rng.uniform(0.1, 0.22) * RATE)
         body = tone(pitch * np.linspace(1.25, 0.75, length), length, harmonics=6, fall=0.5)
@@ -186,7 +189,8 @@ def door_slam(rng: Rng) -> np.ndarray:
 
 @sound
 def footsteps(rng: Rng) -> np.ndarray:
-    pace, low = rng.uniform(0.42, 0.62), rng.uniform(200, 900)
+    pace = rng.uniform(0.42, 0.62)
+    low = rng.uniform(200, 900)
     t = seconds(0.09)
     steps = [
         noise(rng, len(t), low, low * 5) * np.exp(-t * 60) * rng.uniform(0.6, 1) for _ in range(7)
@@ -198,28 +202,29 @@ def footsteps(rng: Rng) -> np.ndarray:
 
 @sound
 def horn(rng: Rng) -> np.ndarray:
-    length, pitch = int(rng.uniform(0.25, 1.1) * RATE), rng.uniform(320, 520)
-    both = tone(pitch, length, harmonics=9, fall=0.5) + tone(
-        pitch * 1.25, length, harmonics=9, fall=0.5
-    )
-    return both * swell(length, 0.15) ** 0.25
+    length = int(rng.uniform(0.25, 1.1) * RATE)
+    pitch = rng.uniform(320, 520)
+    both = (tone(hertz, length, harmonics=9, fall=0.5) for hertz in (pitch, pitch * 1.25))
+    return sum(both) * swell(length, 0.15) ** 0.25
 
 
 @sound
 def music(rng: Rng) -> np.ndarray:
-    base, beat, pieces = rng.uniform(110, 260), rng.uniform(0.25, 0.45), []
-    for k in range(rng.integers(4, 8)):
-        t = seconds(beat * 1.3)
-        chord = sum(
-            tone(base * 2 ** (n / 12), len(t), 5) for n in rng.choice([0, 3, 4, 7, 9, 12, 16], 3)
-        )
-        pieces.append((k * beat, chord * np.exp(-t * 4)))
-    return placed(pieces)
+    base = rng.uniform(110, 260)
+    beat = rng.uniform(0.25, 0.45)
+    t = seconds(beat * 1.3)
+    chords = [
+        sum(tone(base * 2 ** (n / 12), len(t), 5) for n in rng.choice([0, 3, 4, 7, 9, 12, 16], 3))
+        for _ in range(rng.integers(4, 8))
+    ]
+    return placed([(k * beat, chord * np.exp(-t * 4)) for k, chord in enumerate(chords)])
 
 
 @sound
 def rail_clack(rng: Rng) -> np.ndarray:
-    every, gap, t = rng.uniform(0.5, 0.95), rng.uniform(0.08, 0.16), seconds(0.08)
+    every = rng.uniform(0.5, 0.95)
+    gap = rng.uniform(0.08, 0.16)
+    t = seconds(0.08)
     clack = noise(rng, len(t), 180, rng.uniform(1200, 2400)) * np.exp(-t * 55)
     return placed([(k * every + g, clack) for k in range(rng.integers(2, 5)) for g in (0, gap)])
 
@@ -237,8 +242,8 @@ def rail_squeal(rng: Rng) -> np.ndarray:
 
 @sound
 def siren(rng: Rng) -> np.ndarray:
-    t, low = seconds(rng.uniform(1.8, 3.2)), rng.uniform(500, 800)
-    glide = low * (1.45 + 0.45 * np.sin(2 * np.pi * rng.uniform(0.35, 2.5) * t))
+    t = seconds(rng.uniform(1.8, 3.2))
+    glide = rng.uniform(500, 800) * (1.45 + 0.45 * np.sin(2 * np.pi * rng.uniform(0.35, 2.5) * t))
     return tone(glide, len(t), harmonics=4) * swell(len(t), 0.5) ** 0.5
 
 
@@ -277,11 +282,8 @@ class SynthesisedSounds:
 
     def bed(self, choices: dict[str, float], fold: int, rng: Rng) -> tuple[str, str, np.ndarray]:
         number = int(rng.integers(2**48))
-        return (
-            "",
-            f"bed-{number:012x}",
-            np.random.default_rng(number).standard_normal(4 * RATE, "float32"),
-        )
+        noise = np.random.default_rng(number).standard_normal(4 * RATE, "float32")
+        return "", f"bed-{number:012x}", noise
 
     def play(self, recording: str) -> np.ndarray:
         """Samples of a recording named ``tag-number``."""
@@ -339,7 +341,6 @@ SCENES = {
 # fmt: on
 
 RECIPE = Recipe(SCENES, version=1)
-TAG_CLIPS = {"train_curated": 20, "train_noisy": 30, "test": 8}  # of each tag
 
 
 def tag_rows(sounds: SynthesisedSounds, seed: int = 2019) -> list[dict]:
@@ -349,16 +350,21 @@ def tag_rows(sounds: SynthesisedSounds, seed: int = 2019) -> list[dict]:
     """
     rng = np.random.default_rng([seed, 4])
     rows = []
-    for kind, count in TAG_CLIPS.items():
+    for kind, count in (("train_curated", 20), ("train_noisy", 30), ("test", 8)):  # of each tag
         for number, tag in enumerate(sounds.tags * count):
             other = str(rng.choice([t for t in sounds.tags if t != tag]))
             tags = [tag, other] if rng.random() < 1 / 6 else [tag]
             recordings = [f"{t}-{rng.integers(2**48):012x}" for t in tags]
             labels = mislabelled(tags, sounds.tags, rng) if kind == "train_noisy" else tags
-            row = {"set": kind, "fname": f"{kind}-{number:04d}.wav", "fold": -1}
-            row["labels"] = ",".join(sorted(set(labels)))
-            row["recordings"] = " ".join(recordings)
-            rows.append(row)
+            rows.append(
+                {
+                    "set": kind,
+                    "fname": f"{kind}-{number:04d}.wav",
+                    "fold": -1,
+                    "labels": ",".join(sorted(set(labels))),
+                    "recordings": " ".join(recordings),
+                }
+            )
     return rows
 
 
@@ -367,10 +373,11 @@ def tag_clip(row: dict) -> np.ndarray:
     recordings = row["recordings"].split()
     rng = np.random.default_rng([int(name.rsplit("-", 1)[1], 16) for name in recordings])
     sounds = [SynthesisedSounds().play(name) for name in recordings]
-    mix = placed([(rng.uniform(0, 0.5), s / s.std() * rng.uniform(0.5, 1)) for s in sounds])
-    mix = reverberated(mix.astype("float32"), rng.choice([0, rng.uniform(0.1, 1.5)]), rng)
-    noise = rng.standard_normal(len(mix), "float32")
-    background = shaped(noise, rng.uniform(-7, 0), rng.normal(0, 4, 8))
+    dry = placed([(rng.uniform(0, 0.5), s / s.std() * rng.uniform(0.5, 1)) for s in sounds])
+    mix = reverberated(dry.astype("float32"), rng.choice([0, rng.uniform(0.1, 1.5)]), rng)
+    background = shaped(
+        rng.standard_normal(len(mix), "float32"), rng.uniform(-7, 0), rng.normal(0, 4, 8)
+    )
     return mix + background / background.std() * 10 ** (-rng.uniform(0, 25) / 20)
 
 

@@ -6,7 +6,7 @@ how far away things are, and is in the train or the test list, never in both. As
 city is in neither list.
 """
 
-import os
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,16 +15,14 @@ from typing import Protocol
 import joblib
 import numpy as np
 import pandas as pd
-import scipy.fft
 import soundfile
-from scipy.signal import fftconvolve, lfilter
+from scipy import fft, signal
 
 from ..files import data_root, fingerprint, made_once
 from ..recipes import TAG_RATE
 from . import audio, checks, fsdkaggle2019, tau2019
 from .audio import CHANNELS, RATE
-from .checks import Finding
-from .data_set import DataSet, SceneCorpus, TagCorpus
+from .data_set import DataSet, Finding, SceneCorpus, TagCorpus
 
 CITIES = (
     "barcelona",
@@ -38,14 +36,11 @@ CITIES = (
     "stockholm",
     "vienna",
 )
-LEFT_OUT = "milan"  # in neither list, as in TAU 2019
 BANDS = np.geomspace(60, 16_000, 8)  # Hz, where a city's equaliser and a location's are set
 
 
 @dataclass(frozen=True)
 class Scene:
-    """How one scene sounds."""
-
     tilt: float  # slope of the bed's spectrum, dB per octave
     hum: float  # fundamental of its hum, Hz (0: none)
     throb: float  # rate at which the bed swells, Hz (0: steady)
@@ -103,24 +98,26 @@ def locations(recipe: Recipe, sounds: Sounds) -> list[Location]:
     """All locations of a corpus, numbered from 0; training ones take the folds in turn."""
     out: list[Location] = []
     for city in CITIES:
-        for scene in recipe.scenes:
-            plans = {"train": recipe.train, "test": recipe.test}
-            plans = {"unused": recipe.test} if city == LEFT_OUT else plans
-            for split, (count, clips) in plans.items():
-                for _ in range(count):
-                    next_fold = sounds.folds[len(out) % len(sounds.folds)]
-                    fold = next_fold if split == "train" else sounds.test_fold
-                    out.append(Location(len(out), scene, city, split, fold, clips))
+        plans = (
+            {"unused": recipe.test}  # in neither list, as in TAU 2019
+            if city == "milan"
+            else {"train": recipe.train, "test": recipe.test}
+        )
+        for scene, (split, (count, clips)) in itertools.product(recipe.scenes, plans.items()):
+            for _ in range(count):
+                folds = sounds.folds if split == "train" else [sounds.test_fold]
+                fold = folds[len(out) % len(folds)]
+                out.append(Location(len(out), scene, city, split, fold, clips))
     return out
 
 
 def shaped(noise: np.ndarray, tilt: float, equaliser: np.ndarray) -> np.ndarray:
     """Filter samples [..., n] by a tilt (dB per octave from 1 kHz) and gains (dB) at ``BANDS``."""
-    hertz = np.maximum(scipy.fft.rfftfreq(noise.shape[-1], 1 / RATE), 20)
+    hertz = np.maximum(fft.rfftfreq(noise.shape[-1], 1 / RATE), 20)
     gain = np.clip(tilt * np.log2(hertz / 1000), -40, 30)
     gain += np.interp(np.log(hertz), np.log(BANDS), equaliser)
-    spectrum = scipy.fft.rfft(noise) * (10 ** (gain / 20)).astype("float32")
-    return scipy.fft.irfft(spectrum, noise.shape[-1])
+    spectrum = fft.rfft(noise) * (10 ** (gain / 20)).astype("float32")
+    return fft.irfft(spectrum, noise.shape[-1])
 
 
 def reverberated(dry: np.ndarray, room: float, rng: np.random.Generator) -> np.ndarray:
@@ -130,43 +127,43 @@ def reverberated(dry: np.ndarray, room: float, rng: np.random.Generator) -> np.n
     t = np.arange(int(room * RATE), dtype="float32") / RATE
     tail = rng.standard_normal((*dry.shape[:-1], len(t)), "float32") * np.exp(-6.9 * t / room)
     tail *= 0.5 / np.sqrt(np.square(tail).sum(axis=-1, keepdims=True))
-    return dry + fftconvolve(dry, tail, axes=-1)[..., : dry.shape[-1]]
+    return dry + signal.fftconvolve(dry, tail, axes=-1)[..., : dry.shape[-1]]
 
 
-def _level(signal: np.ndarray, decibels: float) -> np.ndarray:
-    """Scale to an RMS of ``decibels`` re full scale, over the samples that are not silent."""
-    power = np.square(signal)
+# Scaled to an RMS of ``decibels`` re full scale, over the samples that are not silent.
+def _level(samples: np.ndarray, decibels: float) -> np.ndarray:
+    power = np.square(samples)
     active = power[power > 1e-4 * power.max()] if power.any() else power
-    return signal * np.float32(10 ** (decibels / 20) / np.sqrt(active.mean() + 1e-20))
+    return samples * np.float32(10 ** (decibels / 20) / np.sqrt(active.mean() + 1e-20))
 
 
 class Place:
     """What a location fixes: the bed's recordings and colour, the room, how far away things are."""
 
     def __init__(self, recipe: Recipe, sounds: Sounds, location: Location):
-        self.scene = scene = recipe.scenes[location.scene]
+        self.location = location
+        self.scene = recipe.scenes[location.scene]
         blur = recipe.blur
         city = np.random.default_rng([recipe.seed, 1, CITIES.index(location.city)])
         rng = np.random.default_rng([recipe.seed, 2, location.number])
-        self.location = location
-        city_curve = city.normal(0, 3 * blur, 8)
+        self.equaliser = city.normal(0, 3 * blur, 8) + rng.normal(0, 3 * blur, 8)
         self.floor = city.uniform(-62, -50)
         self.loudness = city.uniform(-6, 6)
-        self.equaliser = city_curve + rng.normal(0, 3 * blur, 8)
-        self.tilt = scene.tilt + rng.normal(0, 0.8 * blur)
-        self.hum = scene.hum * rng.uniform(1 - 0.1 * blur, 1 + 0.1 * blur)
+        self.tilt = self.scene.tilt + rng.normal(0, 0.8 * blur)
+        self.hum = self.scene.hum * rng.uniform(1 - 0.1 * blur, 1 + 0.1 * blur)
         self.hum_level = rng.uniform(-14, -4)
-        self.throb = scene.throb * rng.uniform(1 - 0.3 * blur, 1 + 0.3 * blur)
+        self.throb = self.scene.throb * rng.uniform(1 - 0.3 * blur, 1 + 0.3 * blur)
         self.depth = rng.uniform(0.2, 0.6)
-        self.room = scene.room * rng.uniform(0.7, 1.4)
+        self.room = self.scene.room * rng.uniform(0.7, 1.4)
         self.distance = rng.uniform(0.1, 0.8)
-        self.beds = [sounds.bed(scene.beds, location.fold, rng) for _ in range(2)]
+        self.beds = [sounds.bed(self.scene.beds, location.fold, rng) for _ in range(2)]
 
     def bed(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """The bed of one clip: [2, length], RMS -32 dB re full scale before the city's loudness."""
-        (_, _, a), (_, _, b) = self.beds
-        start, other = (int(rng.integers(len(x))) for x in (a, b))
-        a, b = (np.resize(np.roll(x, -k), length) for x, k in ((a, start), (b, other)))
+        a, b = (
+            np.resize(np.roll(samples, -int(rng.integers(len(samples)))), length)
+            for _, _, samples in self.beds
+        )
         stereo = np.stack([a + 0.5 * b, 0.5 * a + b]).astype("float32")
         out = shaped(stereo, self.tilt, self.equaliser)
         t = np.arange(length, dtype="float32") / RATE
@@ -176,8 +173,8 @@ class Place:
         out = _level(out, -32)
         if self.scene.hum:
             phase = 2 * np.pi * self.hum * t + rng.uniform(0, 2 * np.pi)
-            hum = sum(np.sin(k * phase, dtype="float32") / k for k in (1, 2, 3, 5))
-            out += _level(hum, -32 + self.hum_level)
+            harmonics = (np.sin(k * phase, dtype="float32") / k for k in (1, 2, 3, 5))
+            out += _level(sum(harmonics), -32 + self.hum_level)
         return out
 
     def event(
@@ -189,7 +186,7 @@ class Place:
         """
         mono = _level(mono[:length], -32 + snr)
         muffle = np.clip(self.distance + rng.uniform(-0.1, 0.1), 0, 0.9)
-        mono = lfilter([1 - 0.7 * muffle], [1, -0.7 * muffle], mono)
+        mono = signal.lfilter([1 - 0.7 * muffle], [1, -0.7 * muffle], mono)
         # It may have begun before the clip, or outlast it.
         onset = int(rng.uniform(-0.5 * len(mono), 0.9 * length))
         piece = mono[max(-onset, 0) : length - onset]
@@ -236,36 +233,37 @@ def compose(
 
 def _write_location(location: Location, recipe: Recipe, sounds: Sounds, folder: Path) -> list[dict]:
     place = Place(recipe, sounds, location)
-    rows = []
     identifier = f"{location.city}-{location.number}"
+    rows = []
     for number in range(location.clips):
         clip, parts = compose(recipe, sounds, place, number)
         segment = location.number * 10 + number
-        filename = f"audio/{location.scene}-{identifier}-{segment}-a.wav"
-        soundfile.write(folder / filename, clip.T, RATE, subtype="PCM_24")
-        shared = {"filename": filename, "scene_label": location.scene, "identifier": identifier}
-        shared |= {"split": location.split, "fold": location.fold}
+        shared = {
+            "filename": f"audio/{location.scene}-{identifier}-{segment}-a.wav",
+            "scene_label": location.scene,
+            "identifier": identifier,
+            "split": location.split,
+            "fold": location.fold,
+        }
+        soundfile.write(folder / shared["filename"], clip.T, RATE, subtype="PCM_24")
         rows += [shared | part for part in parts]
     return rows
 
 
-def _in_parallel(
-    function: Callable[..., list[dict]], items: Iterable, *shared: object
-) -> list[dict]:
-    run = joblib.Parallel(n_jobs=min(os.cpu_count() or 1, 16), batch_size=4)
-    return [
-        row
-        for rows in run(joblib.delayed(function)(item, *shared) for item in items)
-        for row in rows
-    ]
+def _in_parallel(function: Callable, items: Iterable, *shared: object) -> list:
+    run = joblib.Parallel(n_jobs=min(joblib.cpu_count(), 16), batch_size=4)
+    return run(joblib.delayed(function)(item, *shared) for item in items)
 
 
 def write_scenes(recipe: Recipe, sounds: Sounds, folder: Path) -> None:
     """Write scenes in TAU 2019's layout, and ``composition.csv``: all beds and events."""
     (folder / "audio").mkdir(parents=True)
     (folder / "evaluation_setup").mkdir()
-    rows = _in_parallel(_write_location, locations(recipe, sounds), recipe, sounds, folder)
-    composition = pd.DataFrame(rows)
+    composition = pd.DataFrame(
+        itertools.chain.from_iterable(
+            _in_parallel(_write_location, locations(recipe, sounds), recipe, sounds, folder)
+        )
+    )
     clips = composition.drop_duplicates("filename").assign(source_label="a")
     meta = ["filename", "scene_label", "identifier", "source_label"]
     train, test = (clips[clips.split == split] for split in ("train", "test"))
@@ -279,11 +277,14 @@ def write_scenes(recipe: Recipe, sounds: Sounds, folder: Path) -> None:
         table.to_csv(folder / name, sep="\t", index=False)
 
 
-def _write_tag_clip(row: dict, make: Callable[[dict], np.ndarray], folder: Path) -> list[dict]:
+def _write_tag_clip(row: dict, make: Callable[[dict], np.ndarray], folder: Path) -> None:
     samples = audio.resampled(make(row), RATE, TAG_RATE)
-    path = folder / f"FSDKaggle2019.audio_{row['set']}" / row["fname"]
-    soundfile.write(path, 0.5 * samples / np.abs(samples).max(), TAG_RATE, subtype="PCM_16")
-    return [row]
+    soundfile.write(
+        folder / f"FSDKaggle2019.audio_{row['set']}" / row["fname"],
+        0.5 * samples / np.abs(samples).max(),
+        TAG_RATE,
+        subtype="PCM_16",
+    )
 
 
 def write_tag_clips(rows: list[dict], make: Callable[[dict], np.ndarray], folder: Path) -> None:
@@ -296,20 +297,22 @@ def write_tag_clips(rows: list[dict], make: Callable[[dict], np.ndarray], folder
     for kind in fsdkaggle2019.SETS:
         (folder / f"FSDKaggle2019.audio_{kind}").mkdir(parents=True)
     (folder / "FSDKaggle2019.meta").mkdir()
-    table = pd.DataFrame(_in_parallel(_write_tag_clip, rows, make, folder)).assign(usage="Private")
-    for kind, part in table.groupby("set"):
-        columns = ["fname", "labels"] + ["usage"] * (kind == "test") + ["fold", "recordings"]
-        part[columns].to_csv(folder / fsdkaggle2019.table_file(kind), index=False)
+    _in_parallel(_write_tag_clip, rows, make, folder)
+    for kind, part in pd.DataFrame(rows).assign(usage="Private").groupby("set"):
+        usage = ["usage"] if kind == "test" else []
+        part[["fname", "labels", *usage, "fold", "recordings"]].to_csv(
+            folder / fsdkaggle2019.table_file(kind), index=False
+        )
 
 
 def mislabelled(
     labels: list[str], tags: tuple[str, ...], rng: np.random.Generator, share: float = 1 / 3
 ) -> list[str]:
     """Replace ``share`` of the labels by a random other tag, to make a noisy set noisy."""
-    out = list(labels)
-    for k in np.flatnonzero(rng.random(len(labels)) < share):
-        out[k] = str(rng.choice([tag for tag in tags if tag != labels[k]]))
-    return out
+    return [
+        str(rng.choice([tag for tag in tags if tag != label])) if drawn < share else label
+        for label, drawn in zip(labels, rng.random(len(labels)))
+    ]
 
 
 def composed(
@@ -330,20 +333,25 @@ def composed(
 
     def scenes() -> SceneCorpus:
         source = sounds()
-        path = data_root() / "made" / f"{recipe.key(source)}-scenes"
-        made_once(path, lambda folder: write_scenes(recipe, source, folder))
+        path = made_once(
+            data_root() / "made" / f"{recipe.key(source)}-scenes",
+            lambda to: write_scenes(recipe, source, to),
+        )
         return tau2019.read(name, path)
 
     def tag_clips() -> TagCorpus:
         source = sounds()
-        path = data_root() / "made" / f"{source.name}-tags{tags_version}"
-        made_once(path, lambda to: write_tag_clips(tag_rows(source), tag_clip(source), to))
+        path = made_once(
+            data_root() / "made" / f"{source.name}-tags{tags_version}",
+            lambda to: write_tag_clips(tag_rows(source), tag_clip(source), to),
+        )
         return fsdkaggle2019.read(name, path)
 
     def check() -> tuple[pd.DataFrame, list[Finding]]:
         root = scenes().root
-        samples = int(RATE * recipe.seconds)
-        counts, findings = checks.check(root, tau2019.tables(root), RATE, CHANNELS, samples)
+        counts, findings = checks.check(
+            root, tau2019.tables(root), RATE, CHANNELS, int(RATE * recipe.seconds)
+        )
         root = tag_clips().root
         tags, more = checks.check(root, fsdkaggle2019.tables(root), TAG_RATE, 1, None)
         return pd.concat([counts, tags]), findings + more

@@ -8,9 +8,8 @@ from pathlib import Path
 import joblib
 import numpy as np
 import torch
-from filelock import FileLock
 
-from ..files import Put, data_root, filled, fingerprint, write_text
+from ..files import Put, data_root, filled, fingerprint, made_once
 from . import audio
 from .audio import CHANNELS, RATE
 from .data_set import CorpusError, SceneCorpus
@@ -31,7 +30,6 @@ class Store:
 
     @property
     def samples(self) -> int:
-        """Length of every clip."""
         return self.waveforms.shape[-1]
 
     def batch(self, rows: np.ndarray, starts: np.ndarray, length: int) -> torch.Tensor:
@@ -39,9 +37,8 @@ class Store:
         pieces = [
             self.waveforms[row, :, start : start + length] for row, start in zip(rows, starts)
         ]
-        if torch.is_tensor(self.waveforms):
-            return torch.stack(pieces)
-        return torch.from_numpy(np.stack(pieces))
+        on_device = torch.is_tensor(self.waveforms)
+        return torch.stack(pieces) if on_device else torch.from_numpy(np.stack(pieces))
 
     def whole(self, rows: np.ndarray) -> torch.Tensor:
         """Whole clips [len(rows), channels, samples]; int16."""
@@ -49,10 +46,8 @@ class Store:
 
     def nearest(self, device: str) -> "Store":
         """This store in GPU memory if it takes at most half of what is free, else as it is."""
-        if not device.startswith("cuda"):
-            return self
-        free = torch.cuda.mem_get_info(device)[0]
-        return self if self.waveforms.nbytes > free / 2 else self.copied(device)
+        free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0
+        return self.copied(device) if self.waveforms.nbytes <= free / 2 else self
 
     def copied(self, device: str) -> "Store":
         """This store with all waveforms as a tensor on a device."""
@@ -66,8 +61,10 @@ def folder(corpus: SceneCorpus) -> Path:
     """Where the store of a corpus lies; a custom data set gets another when a file changes."""
     described = [corpus.root.name, corpus.clips["filename"].tolist(), VERSION]
     if corpus.convert:
-        files = [_state(corpus.root / name) for name in corpus.clips["filename"]]
-        described += [str(corpus.root), files]
+        described += [
+            str(corpus.root),
+            [_state(corpus.root / name) for name in corpus.clips["filename"]],
+        ]
     return data_root() / "made" / f"{corpus.name}-store-{fingerprint(described)}"
 
 
@@ -84,29 +81,27 @@ def pack(corpus: SceneCorpus) -> Store:
     first one's, OSError where there is no room, and CorpusError where a store is damaged.
     """
     path = folder(corpus)
-    if not (path / "index.json").exists():
-        path.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
-            if not (path / "index.json").exists():
-                _write(corpus, path)
+    made_once(path / "index.json", lambda index: _write(corpus, path / "waveforms.npy", index))
     try:
-        index = json.loads((path / "index.json").read_text(encoding="utf-8"))
-        waveforms = np.load(path / "waveforms.npy", mmap_mode="r", allow_pickle=False)
-        return Store(waveforms, index["fingerprint"])
+        return Store(
+            np.load(path / "waveforms.npy", mmap_mode="r", allow_pickle=False),
+            json.loads((path / "index.json").read_text(encoding="utf-8"))["fingerprint"],
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorpusError(
             f"{path} is damaged ({error}): delete it to have it packed again"
         ) from None
 
 
-def _write(corpus: SceneCorpus, path: Path) -> None:
+def _write(corpus: SceneCorpus, path: Path, index: Path) -> None:
     paths = [corpus.root / filename for filename in corpus.clips["filename"]]
     if not paths:
         raise CorpusError(f"{corpus.root / 'meta.csv'} lists no clip")
-    if corpus.convert:
-        samples = audio.usual_length([audio.length(path) for path in paths])
-    else:
-        samples = audio.read(paths[0], RATE, CHANNELS).shape[1]
+    samples = (
+        audio.usual_length(list(map(audio.length, paths)))
+        if corpus.convert
+        else audio.read(paths[0], RATE, CHANNELS).shape[1]
+    )
 
     def pack_clip(put: Put, row: int) -> None:
         if corpus.convert:
@@ -119,7 +114,7 @@ def _write(corpus: SceneCorpus, path: Path) -> None:
 
     with joblib.Parallel(n_jobs=-1, prefer="threads") as threads:
         waveforms = filled(
-            path / "waveforms.npy",
+            path,
             (len(paths), CHANNELS, samples),
             "int16",
             lambda put, rows: threads(joblib.delayed(pack_clip)(put, row) for row in rows),
@@ -127,13 +122,18 @@ def _write(corpus: SceneCorpus, path: Path) -> None:
             CHUNK,
         )
     marks = _checksums(waveforms)
-    index = {"clips": corpus.clips["filename"].tolist(), "marks": marks}
-    index["fingerprint"] = fingerprint(marks, VERSION)
-    write_text(path / "index.json", json.dumps(index))
+    text = json.dumps(
+        {
+            "clips": corpus.clips["filename"].tolist(),
+            "marks": marks,
+            "fingerprint": fingerprint(marks, VERSION),
+        }
+    )
+    index.write_text(text, encoding="utf-8")
 
 
+# One per clip, of its samples as they lie on the disk.
 def _checksums(waveforms: np.ndarray) -> list[int]:
-    """A checksum of each clip, as it lies on the disk."""
     threads = joblib.Parallel(n_jobs=-1, prefer="threads", batch_size=CHUNK)
     return threads(joblib.delayed(zlib.crc32)(waveform) for waveform in waveforms)
 
@@ -146,6 +146,7 @@ def verify(corpus: SceneCorpus) -> Store:
     marks = _checksums(store.waveforms)
     changed = [name for name, a, b in zip(index["clips"], index["marks"], marks) if a != b]
     if changed or len(index["marks"]) != len(marks):
-        what = f"{path} is damaged (first at {changed[:1]})"
-        raise CorpusError(f"{what}: delete it to have it packed again")
+        raise CorpusError(
+            f"{path} is damaged (first at {changed[:1]}): delete it to have it packed again"
+        )
     return store

@@ -1,6 +1,5 @@
 """TAU Urban Acoustic Scenes 2019, and its format, in which composed scenes are written too."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 
 from . import checks
 from .audio import CHANNELS, RATE
-from .data_set import DataSet, Finding, SceneCorpus, Tables, official_root, register
+from .data_set import DataSet, Finding, SceneCorpus, Tables, fault, official_root, register
 from .fetch import zenodo
 
 HEADERS = {
@@ -42,48 +41,43 @@ def tables(root: Path) -> Tables:
 
 def _contradictions(
     meta: pd.DataFrame, train: pd.DataFrame, evaluate: pd.DataFrame, test: pd.DataFrame
-) -> Iterator[Finding]:
-    _, train_file, evaluate_file, test_file = HEADERS
-    different = set(evaluate["filename"]) ^ set(test["filename"])
-    if different:
-        yield Finding(
-            test_file, f"names other clips than fold1_evaluate.csv, the first {min(different)!r}"
-        )
-    both = set(train["filename"]) & set(evaluate["filename"])
-    if both:
-        yield Finding(
-            train_file,
-            f"shares {len(both)} clips with fold1_evaluate.csv, the first {min(both)!r}",
-        )
+) -> list[Finding]:
+    meta_file, train_file, evaluate_file, test_file = HEADERS
+    findings = fault(
+        test_file,
+        sorted(set(evaluate["filename"]) ^ set(test["filename"])),
+        "names other clips than fold1_evaluate.csv, the first {first!r}",
+    )
+    findings += fault(
+        train_file,
+        sorted(set(train["filename"]) & set(evaluate["filename"])),
+        "shares {count} clips with fold1_evaluate.csv, the first {first!r}",
+    )
     labels = meta.drop_duplicates("filename").set_index("filename")["scene_label"]
     for file, part in ((train_file, train), (evaluate_file, evaluate)):
         known = part["filename"].isin(labels.index)
-        if not known.all():
-            yield Finding(
-                file,
-                f"lists {(~known).sum()} clips that are not in meta.csv, "
-                f"the first {part['filename'][~known].iloc[0]!r}",
-            )
-        other = part[known & (part["scene_label"] != part["filename"].map(labels))]
-        if len(other):
-            first = other.iloc[0]
-            yield Finding(
-                file,
-                f"labels {first['filename']!r} as {first['scene_label']!r}, "
-                f"meta.csv as {labels[first['filename']]!r} ({len(other)} such rows)",
-            )
-    strangers = set(meta["scene_label"]) - set(SCENES)
-    if strangers:
-        yield Finding(
-            "meta.csv",
-            f"has the unknown label {min(strangers)!r}; there are {', '.join(SCENES)}",
+        findings += fault(
+            file,
+            list(part["filename"][~known]),
+            "lists {count} clips that are not in meta.csv, the first {first!r}",
         )
-    cityless = [name for name in meta["identifier"] if "-" not in name]
-    if cityless:
-        yield Finding(
-            "meta.csv",
-            f"has the identifier {cityless[0]!r}; expected is city-number, as in milan-1164",
+        both = part.assign(label=part["filename"].map(labels))[known]
+        findings += fault(
+            file,
+            list(both[both["scene_label"] != both["label"]].itertuples()),
+            "labels {first.filename!r} as {first.scene_label!r}, meta.csv as {first.label!r} "
+            "({count} such rows)",
         )
+    findings += fault(
+        meta_file,
+        sorted(set(meta["scene_label"]) - set(SCENES)),
+        "has the unknown label {first!r}; there are " + ", ".join(SCENES),
+    )
+    return findings + fault(
+        meta_file,
+        [name for name in meta["identifier"] if "-" not in name],
+        "has the identifier {first!r}; expected is city-number, as in milan-1164",
+    )
 
 
 def read(name: str, root: Path) -> SceneCorpus:
@@ -92,10 +86,13 @@ def read(name: str, root: Path) -> SceneCorpus:
     Raises CorpusError where a table is missing, has other columns, or lists contradict each other.
     """
     meta, train, evaluate, _ = tables(root).checked(root).values()
-    lists = [meta["filename"].isin(part["filename"]) for part in (train, evaluate)]
     clips = meta.rename(columns={"identifier": "location", "source_label": "device"}).assign(
         city=meta["identifier"].str.split("-").str[0],
-        split=np.select(lists, ["train", "test"], "unused"),
+        split=np.select(
+            [meta["filename"].isin(part["filename"]) for part in (train, evaluate)],
+            ["train", "test"],
+            "unused",
+        ),
     )
     if not (root / "composition.csv").is_file():
         return SceneCorpus(name, root, clips.assign(fold=0))
@@ -105,10 +102,9 @@ def read(name: str, root: Path) -> SceneCorpus:
 
 
 def check() -> tuple[pd.DataFrame, list[Finding]]:
-    """Everything that is wrong with the official corpus, and its counts."""
     root = official_root("tau2019")
-    official = dict(zip(HEADERS, (14_400, 9185, 4185)))
-    return checks.check(root, tables(root), RATE, CHANNELS, 10 * RATE, official)
+    rows = dict(zip(HEADERS, (14_400, 9185, 4185)))
+    return checks.check(root, tables(root), RATE, CHANNELS, 10 * RATE, rows)
 
 
 register(
