@@ -43,13 +43,11 @@ class SceneData:
         """The data that a scene notebook's settings ask for, made on first use."""
         corpus = corpora.find(settings.data).scenes()
         waveforms = store.pack(corpus)
-        vectors = None
-        if settings.tags:
-            vectors = open_tag_vectors(settings.tags, corpus, waveforms, settings.seed)
+        tags = settings.tags
         return cls(
             corpus,
             waveforms,
-            vectors,
+            open_tag_vectors(tags, corpus, waveforms, settings.seed) if tags else None,
             settings.recipe,
             settings.device,
             reads=FUSIONS.find(settings.fusion).build.reads,
@@ -62,9 +60,12 @@ class SceneData:
     def network(self, settings: Settings) -> SceneNet:
         """The untrained network of a scene notebook's settings, initialised by its seed."""
         torch.manual_seed(settings.seed)
-        classes = len(self.corpus.labels)
         return SceneNet(
-            self.n_tags, classes, settings.front_end, settings.fusion, **settings.sizes()
+            self.n_tags,
+            len(self.corpus.labels),
+            settings.front_end,
+            settings.fusion,
+            **settings.sizes(),
         )
 
     @cached_property
@@ -87,15 +88,12 @@ class SceneData:
         raw = self.source.batch(rows, starts, length + 1)
         if raw.device.type == "cpu" and self.device != "cpu":
             raw = raw.pin_memory().to(self.device, non_blocking=True)
-        tags = {"tags": torch.zeros(len(rows), 0)}
+        batch = {"waveform": pre_emphasis(raw), "tags": torch.zeros(len(rows), 0)}
         if self.vectors:
-            tags = self.vectors.inputs(
+            batch |= self.vectors.inputs(
                 rows, self.reads, starts / RATE, seconds=self.waveforms.samples / RATE
             )
-        return {
-            "waveform": pre_emphasis(raw),
-            **{name: value.to(self.device) for name, value in tags.items()},
-        }
+        return {name: value.to(self.device) for name, value in batch.items()}
 
     def training_batches(self, seed: int, epoch: int) -> Iterator[training.Batch]:
         """Random excerpts of the training clips in random order, with mixup from ``mixup_from``."""
@@ -152,13 +150,19 @@ class SceneData:
         train = self.corpus.rows("train")
         others = self.corpus.rows("test", "unused")
         codes, probabilities = self.outputs(net, np.concatenate([train, others]))
+        predicted = {
+            kernel: fit_svm(codes[: len(train)], targets[train], kernel).predict(
+                codes[len(train) :]
+            )
+            for kernel in KERNELS
+        }
         columns = ["filename", "scene_label", "city", "location", "split"]
-        table = self.corpus.clips.iloc[others][columns].reset_index(drop=True)
-        table["truth"] = targets[others]
-        for kernel in KERNELS:
-            svm = fit_svm(codes[: len(train)], targets[train], kernel)
-            table[kernel] = svm.predict(codes[len(train) :])
-        return table.assign(svm=table[KERNEL], softmax=probabilities[len(train) :].argmax(1))
+        return (
+            self.corpus.clips.iloc[others][columns]
+            .reset_index(drop=True)
+            .assign(truth=targets[others], **predicted, svm=predicted[KERNEL])
+            .assign(softmax=probabilities[len(train) :].argmax(1))
+        )
 
     def back_end(self, net: SceneNet) -> SVC:
         """The SVM of the kernel that was fixed beforehand, fitted on the training clips' codes."""
@@ -214,9 +218,10 @@ def outputs(
     """Codes [clips, width] and scene probabilities [clips, scenes] of batches; float32."""
     net.eval()
     found = [run(net, batch, precision) for batch in batches]
-    codes = torch.cat([out.code.float().cpu() for out in found])
-    probabilities = torch.cat([out.logits.float().softmax(1).cpu() for out in found])
-    return codes.numpy(), probabilities.numpy()
+    return (
+        torch.cat([out.code.float().cpu() for out in found]).numpy(),
+        torch.cat([out.logits.float().softmax(1).cpu() for out in found]).numpy(),
+    )
 
 
 def test_sets(evaluated: pd.DataFrame) -> dict[str, pd.DataFrame]:

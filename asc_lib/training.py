@@ -39,11 +39,12 @@ def mix(batch: Batch, share: float | np.ndarray, rng: np.random.Generator) -> Ba
     clips = len(next(iter(batch.values())))
     shares = torch.from_numpy(np.resize(share, clips)).float()
     partners = torch.from_numpy(rng.permutation(clips))
-    mixed = {}
-    for name, value in batch.items():
+
+    def mixed(value: torch.Tensor) -> torch.Tensor:
         own = shares.to(value.device).reshape(-1, *[1] * (value.ndim - 1))
-        mixed[name] = own * value + (1 - own) * value[partners.to(value.device)]
-    return mixed
+        return own * value + (1 - own) * value[partners.to(value.device)]
+
+    return {name: mixed(value) for name, value in batch.items()}
 
 
 def prefetched(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -120,13 +121,16 @@ def save_checkpoint(path: Path, net: nn.Module, optimiser, schedule, history: li
         for index, values in state["state"].items()
         for name, value in values.items()
     }
-    about = {
-        "history": history,
-        "groups": state["param_groups"],
-        "schedule": schedule and schedule.state_dict(),
-    }
     with written_whole(path) as temporary:
-        save_file(tensors, temporary, {name: json.dumps(value) for name, value in about.items()})
+        save_file(
+            tensors,
+            temporary,
+            {
+                "history": json.dumps(history),
+                "groups": json.dumps(state["param_groups"]),
+                "schedule": json.dumps(schedule and schedule.state_dict()),
+            },
+        )
 
 
 def resume(path: Path, net: nn.Module, optimiser, schedule) -> list[dict]:
@@ -136,8 +140,9 @@ def resume(path: Path, net: nn.Module, optimiser, schedule) -> list[dict]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = file.metadata()
-    weights = {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
-    net.load_state_dict(weights)
+    net.load_state_dict(
+        {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
+    )
     state: dict[int, dict] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):

@@ -14,7 +14,7 @@ import torch
 from ..corpora import SceneCorpus, by_name
 from ..corpora.audio import RATE, resampled
 from ..corpora.store import Store
-from ..files import Put, data_root, filled, fingerprint, first_line
+from ..files import data_root, filled, fingerprint, first_line
 from ..registry import ParameterError, unknown
 from ..training import default_device
 from .tagger import VERSION, Tagger, threads
@@ -57,7 +57,6 @@ class HubTagger:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any weight or any setting of the feature extractor does."""
         weights = (value.cpu().numpy().tobytes() for value in self.model.state_dict().values())
         return fingerprint(self.front_end.to_json_string(), *weights)
 
@@ -76,8 +75,12 @@ class HubTagger:
 
     def tag_scenes(self, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
         """Tag vectors [len(rows), c] of scene clips."""
-        parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-        return torch.cat([self.tag_waveforms(waveforms.whole(part)) for part in parts]).numpy()
+        return np.concatenate(
+            [
+                self.tag_waveforms(waveforms.whole(part)).numpy()
+                for part in np.split(rows, range(batch, len(rows), batch))
+            ]
+        )
 
     def to(self, device: str) -> "HubTagger":
         return replace(self, model=self.model.to(device))
@@ -108,7 +111,6 @@ class TagVectors:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any value does."""
         return fingerprint(np.ascontiguousarray(self.values).tobytes(), self.names)
 
     def inputs(
@@ -144,21 +146,25 @@ def cached(
     ``tag(rows)`` gives those of some clips [len(rows), width].
     """
     mark = fingerprint(tagger, waveforms.fingerprint, VERSION)
-    path = data_root() / "made" / f"{corpus.name}-tags-{mark}.npy"
-
-    def fill(put: Put, rows: np.ndarray) -> None:
-        put(rows[0], tag(rows))
-
     clips = len(corpus.clips)
     with threads(by_name(corpus.name).preset.tagger_threads):
-        return np.array(filled(path, (clips, width), "float32", fill, clips, CHUNK))[:, None]
+        values = filled(
+            data_root() / "made" / f"{corpus.name}-tags-{mark}.npy",
+            (clips, width),
+            "float32",
+            lambda put, rows: put(rows[0], tag(rows)),
+            clips,
+            CHUNK,
+        )
+    return np.array(values)[:, None]
 
 
 def from_tagger(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
     """Our own tagger's, trained on first use."""
     tagger, lwlrap, name = default_tagger(by_name(corpus.name))
-    tag = partial(tagger.tag_scenes, corpus, waveforms)
-    values = cached(corpus, waveforms, name, len(tagger.tags), tag)
+    values = cached(
+        corpus, waveforms, name, len(tagger.tags), partial(tagger.tag_scenes, corpus, waveforms)
+    )
     return TagVectors(values, tagger.tags, source, lwlrap["stage 2"]["test"], tagger)
 
 
@@ -196,8 +202,13 @@ def true(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -
 def from_hub(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
     """A Hugging Face model's."""
     tagger = HubTagger.load(source, default_device())
-    tag = partial(tagger.tag_scenes, waveforms)
-    values = cached(corpus, waveforms, tagger.fingerprint, len(tagger.tags), tag)
+    values = cached(
+        corpus,
+        waveforms,
+        tagger.fingerprint,
+        len(tagger.tags),
+        partial(tagger.tag_scenes, waveforms),
+    )
     return TagVectors(values, tagger.tags, source, tagger=tagger)
 
 

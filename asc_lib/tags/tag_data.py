@@ -36,8 +36,14 @@ def tag_mels(corpus: TagCorpus, sizes: TaggerSizes) -> list[torch.Tensor]:
             mel = spectrogram(torch.from_numpy(clip).float() / 2**15).T  # [frames, bands]
             put(ends[row] - frames[row], mel.repeat(frames[row] // len(mel), 1).numpy())
 
-    described = [str(corpus.root), list(map(str, paths)), frames.tolist()]
-    mark = fingerprint(*described, sizes.bands, sizes.n_fft, sizes.hop)
+    mark = fingerprint(
+        str(corpus.root),
+        list(map(str, paths)),
+        frames.tolist(),
+        sizes.bands,
+        sizes.n_fft,
+        sizes.hop,
+    )
     path = data_root() / "made" / f"{corpus.root.name}-mels-{mark}.npy"
     filled(path, (int(ends[-1]), sizes.bands), "float32", compute, len(paths), 64)
     array = np.load(path, mmap_mode="c", allow_pickle=False)  # torch warns of read-only arrays
@@ -53,9 +59,10 @@ def fold_numbers(corpus: TagCorpus, sizes: TaggerSizes, seed: int) -> np.ndarray
     folds = corpus.clips["fold"].to_numpy().copy()
     if (folds < 0).all():
         curated = np.flatnonzero(corpus.clips["set"] == "curated")
-        first = [labels[0] for labels in corpus.clips["labels"].iloc[curated]]
-        splitter = StratifiedKFold(sizes.folds, shuffle=True, random_state=seed)
-        for fold, (_, held_out) in enumerate(splitter.split(curated, first), 1):
+        splits = StratifiedKFold(sizes.folds, shuffle=True, random_state=seed).split(
+            curated, [labels[0] for labels in corpus.clips["labels"].iloc[curated]]
+        )
+        for fold, (_, held_out) in enumerate(splits, 1):
             folds[curated[held_out]] = fold
     return folds
 
@@ -76,9 +83,7 @@ def slices(
     All are ``longest`` frames long or, with probability 0.5, of one length between half of that and
     that.
     """
-    frames = longest
-    if rng.random() >= 0.5:
-        frames = int(rng.integers(longest // 2, longest + 1))
+    frames = longest if rng.random() < 0.5 else int(rng.integers(longest // 2, longest + 1))
     starts = [int(rng.integers(mels[row].shape[1] - frames + 1)) for row in rows]
     return torch.stack([mels[row][:, start : start + frames] for row, start in zip(rows, starts)])
 
@@ -126,8 +131,14 @@ class TagData:
     @classmethod
     def open(cls, corpus: TagCorpus, sizes: TaggerSizes, seed: int = 0, **others) -> "TagData":
         """Read the clips of a corpus; ``others``: further fields."""
-        mels = tag_mels(corpus, sizes)
-        return cls(corpus, mels, fold_numbers(corpus, sizes, seed), sizes, seed=seed, **others)
+        return cls(
+            corpus,
+            tag_mels(corpus, sizes),
+            fold_numbers(corpus, sizes, seed),
+            sizes,
+            seed=seed,
+            **others,
+        )
 
     @property
     def tagger_path(self) -> Path:
@@ -157,6 +168,7 @@ class TagData:
         ``pseudo``: soft pseudo-labels [clips, c], of which the noisy clips' are used.
         """
         targets = torch.from_numpy(self.corpus.targets()).to(self.device)
+        kinds = ("curated",) if self.supervision == "curated" else ("curated", "noisy")
         half = self.sizes.batch // 2
         rng = training.epoch_generator(self.seed, epoch, 2 * fold + stage)
         rows = training_rows(self.corpus, self.folds, fold)
@@ -166,16 +178,12 @@ class TagData:
             chosen = np.r_[curated[start : start + half], noisy[start : start + half]]
             mel = slices(self.mels, chosen, self.sizes.crop, rng).to(self.device)
             batch = {}
-            for name, part, rows in zip(
-                ("curated", "noisy"), mel.split(half), chosen.reshape(2, -1)
-            ):
-                if name == "noisy" and self.supervision == "curated":
-                    continue
-                wanted = {f"{name}_targets": targets[rows].to(self.device)}
-                if name == "noisy" and pseudo is not None:
-                    wanted["pseudo"] = pseudo[rows].to(self.device)
+            for kind, part, clips in zip(kinds, mel.split(half), chosen.reshape(2, -1)):
+                wanted = {f"{kind}_targets": targets[clips]}
+                if kind == "noisy" and pseudo is not None:
+                    wanted["pseudo"] = pseudo[clips].to(self.device)
                 image, wanted = augmented(part, wanted, rng)
-                batch |= {name: image} | wanted
+                batch |= {kind: image} | wanted
             yield batch
 
 
@@ -183,5 +191,13 @@ def tagger_path(
     corpus: TagCorpus, sizes: TaggerSizes, supervision: str, seed: int, threads: int
 ) -> Path:
     """Where the tagger of these settings lies, named by what determines it."""
-    described = [corpus.root.name, len(corpus.clips), asdict(sizes), supervision, seed, threads]
-    return data_root() / "made" / f"{corpus.name}-tagger-{fingerprint(*described, VERSION)}"
+    mark = fingerprint(
+        corpus.root.name,
+        len(corpus.clips),
+        asdict(sizes),
+        supervision,
+        seed,
+        threads,
+        VERSION,
+    )
+    return data_root() / "made" / f"{corpus.name}-tagger-{mark}"

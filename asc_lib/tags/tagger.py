@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +55,12 @@ class Tagger:
 
     def tag_clips(self, mels: list[torch.Tensor], folds: np.ndarray) -> np.ndarray:
         """Tag vectors [clips, c] of tag clips, each from networks that have not heard its fold."""
-        vectors = [
-            self.probabilities(mel[None], self.unbiased(int(fold)))
-            for mel, fold in zip(mels, folds)
-        ]
-        return torch.cat(vectors).numpy()
+        return torch.cat(
+            [
+                self.probabilities(mel[None], self.unbiased(int(fold)))
+                for mel, fold in zip(mels, folds)
+            ]
+        ).numpy()
 
     def tag_waveforms(self, clips: torch.Tensor, fold: int = -1) -> torch.Tensor:
         """Tag vectors [B, c] of int16 clips [B, channels, T] at 48 kHz, mixed to mono."""
@@ -77,31 +78,32 @@ class Tagger:
         out = np.zeros((len(rows), len(self.tags)), "float32")
         for fold in np.unique(folds):
             places = np.flatnonzero(folds == fold)
-            for start in range(0, len(places), batch):
-                part = places[start : start + batch]
-                clips = waveforms.whole(rows[part])
-                out[part] = self.tag_waveforms(clips, int(fold)).numpy()
+            for part in np.split(places, range(batch, len(places), batch)):
+                out[part] = self.tag_waveforms(waveforms.whole(rows[part]), int(fold)).numpy()
         return out
 
     def to(self, device: str) -> "Tagger":
-        """The same tagger on a device."""
-        nets = {fold: net.to(device) for fold, net in self.nets.items()}
-        return Tagger(nets, self.tags, self.sizes)
+        return replace(self, nets={fold: net.to(device) for fold, net in self.nets.items()})
 
     def save(self, folder: Path) -> None:
         """Write the networks (safetensors) and what they are (JSON) into a new folder."""
         folder.mkdir(parents=True)
         for fold, net in self.nets.items():
             save_file(net.state_dict(), folder / f"fold{fold}.safetensors")
-        about = {"tags": self.tags, "sizes": asdict(self.sizes), "folds": list(self.nets)}
-        (folder / "tagger.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        (folder / "tagger.json").write_text(
+            json.dumps(
+                {"tags": self.tags, "sizes": asdict(self.sizes), "folds": list(self.nets)}, indent=1
+            ),
+            encoding="utf-8",
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Tagger":
         """Read what ``save`` wrote."""
         about = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in about["sizes"].items()}
-        sizes = TaggerSizes(**values)
+        sizes = TaggerSizes(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in about["sizes"].items()}
+        )
         nets = {fold: TaggingNet(len(about["tags"]), sizes) for fold in about["folds"]}
         for fold, net in nets.items():
             net.load_state_dict(load_file(folder / f"fold{fold}.safetensors"))

@@ -32,11 +32,13 @@ def loss(net: TaggingNet, batch: training.Batch) -> torch.Tensor:
     embedded = net.embed(torch.cat(images)).split([len(part) for part in images])
     cost = F.binary_cross_entropy_with_logits(net.curated(embedded[0]), batch["curated_targets"])
     if "noisy" in batch:
-        logits = net.noisy(embedded[1])
-        cost = cost + F.binary_cross_entropy_with_logits(logits, batch["noisy_targets"])
+        cost = cost + F.binary_cross_entropy_with_logits(
+            net.noisy(embedded[1]), batch["noisy_targets"]
+        )
     if "pseudo" in batch:
-        probabilities = net.curated(embedded[1]).sigmoid()
-        cost = cost + PSEUDO_WEIGHT * F.mse_loss(probabilities, batch["pseudo"])
+        cost = cost + PSEUDO_WEIGHT * F.mse_loss(
+            net.curated(embedded[1]).sigmoid(), batch["pseudo"]
+        )
     return cost
 
 
@@ -60,8 +62,9 @@ def train(data: TagData, checkpoints: Path) -> tuple[list[Tagger], pd.DataFrame]
         for fold in data.networks:
             print(f"stage {stage}, the network without fold {fold}")
             nets[fold] = copy.deepcopy(nets[fold])
-            history = _fit(data, nets[fold], fold, stage, checkpoints)
-            histories.append(history.assign(stage=stage, fold=fold))
+            histories.append(
+                _fit(data, nets[fold], fold, stage, checkpoints).assign(stage=stage, fold=fold)
+            )
         stages.append(Tagger(dict(nets), data.corpus.tags, data.sizes))
     return stages, pd.concat(histories, ignore_index=True)
 
@@ -73,11 +76,11 @@ def _fit(data: TagData, net: TaggingNet, fold: int, stage: int, checkpoints: Pat
     optimiser = torch.optim.Adam(net.to(data.device).parameters(), sizes.lr)
 
     def teach(epoch: int) -> dict:
-        """Keep the noisy clips' tag vectors at the end of each cycle of stage 1."""
+        # Keep the noisy clips' tag vectors at the end of each cycle of stage 1.
         if with_pseudo and stage == 1 and epoch % sizes.epochs == 0:
             vectors = [tag(net, data.mels[row][None]) for row in data.noisy_rows()]
-            path = checkpoints / f"fold{fold}-cycle{epoch // sizes.epochs}.npy"
-            with written_whole(path) as file:
+            cycle = epoch // sizes.epochs
+            with written_whole(checkpoints / f"fold{fold}-cycle{cycle}.npy") as file:
                 np.save(file, torch.cat(vectors).numpy())
         return {}
 
@@ -98,15 +101,13 @@ def _fit(data: TagData, net: TaggingNet, fold: int, stage: int, checkpoints: Pat
 
 
 def _pseudo_labels(data: TagData, fold: int, checkpoints: Path) -> torch.Tensor:
-    """Soft pseudo-labels [clips, c] by the teachers at the ends of their cycles; 0 if not noisy."""
-    files = [
-        path
+    probabilities = [  # of the teachers at the ends of their cycles
+        np.load(path, allow_pickle=False)
         for teacher in data.teachers(fold)
         for path in sorted(checkpoints.glob(f"fold{teacher}-cycle*"))
     ]
-    labels = torch.zeros(len(data.corpus.clips), len(data.corpus.tags))
-    probabilities = np.stack([np.load(file, allow_pickle=False) for file in files])
-    labels[data.noisy_rows()] = torch.from_numpy(soft_pseudo_labels(probabilities))
+    labels = torch.zeros(len(data.corpus.clips), len(data.corpus.tags))  # 0 if not noisy
+    labels[data.noisy_rows()] = torch.from_numpy(soft_pseudo_labels(np.stack(probabilities)))
     return labels
 
 
@@ -129,8 +130,7 @@ def train_tagger(data: TagData) -> TrainedTagger:
         return _train(data)
 
 
-def _lock(path: Path) -> FileLock:
-    """Lock with which one process at a time trains a tagger."""
+def _lock(path: Path) -> FileLock:  # one process at a time trains a tagger
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_name(f".{path.name}.train.lock"))
 
@@ -163,12 +163,12 @@ def evaluate(tagger: Tagger, data: TagData) -> tuple[pd.DataFrame, np.ndarray, n
     rows = np.flatnonzero(clips["set"].isin(["test", "curated"]) & (targets.sum(1) > 0))
     targets = targets[rows]
     scores = tagger.tag_clips([data.mels[row] for row in rows], data.folds[rows])
-    table = clips.iloc[rows][["fname", "set"]].reset_index(drop=True)
     recording = clips["recordings" if "recordings" in clips else "fname"].to_numpy()[rows]
     lrap, labels = stats.lrap_by_clip(targets, scores)
     top = np.take_along_axis(targets, scores.argmax(1)[:, None], 1)[:, 0] > 0
-    columns = dict(recording=recording, labels=labels.astype(int), lrap=lrap, top=top)
-    return table.assign(**columns), targets, scores
+    table = clips.iloc[rows][["fname", "set"]].reset_index(drop=True)
+    table = table.assign(recording=recording, labels=labels.astype(int), lrap=lrap, top=top)
+    return table, targets, scores
 
 
 def figures(evaluated: pd.DataFrame, targets: np.ndarray, scores: np.ndarray) -> dict[str, dict]:
@@ -203,5 +203,5 @@ def default_tagger(data_set: DataSet) -> tuple[Tagger, dict, str]:
             print(f"no tagger for '{data_set.name}' yet: training it first, as in notebook 01")
             with threads(preset.tagger_threads):
                 _train(TagData.open(corpus, preset.tagger, device=device, **options))
-    found = json.loads((path / "lwlrap.json").read_text(encoding="utf-8"))
-    return Tagger.load(path).to(device), found, path.name
+    lwlrap = json.loads((path / "lwlrap.json").read_text(encoding="utf-8"))
+    return Tagger.load(path).to(device), lwlrap, path.name
