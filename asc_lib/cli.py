@@ -25,6 +25,9 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort):  # RuntimeErrors, but how a command ends itself
             raise
+        except KeyboardInterrupt:
+            print("stopped: run the same command again to resume", file=sys.stderr)
+            raise SystemExit(130) from None
         except (ValueError, OSError, RuntimeError) as error:
             group = "data " if self.name == "data" else ""
             raise SystemExit(f"asc {group}{ctx.invoked_subcommand}: {error}") from None
@@ -111,11 +114,12 @@ def sweep_(
     """Run notebooks through papermill on Dask; runs that have a record are skipped."""
     from .runs import cells, sweep  # papermill and Dask take seconds; other commands need neither
 
-    own_epochs = {"epochs": epochs} if epochs else {}
     chosen = [
         cell
         for seed in _whole_numbers("--seeds", " ".join([seeds, *(more_seeds or [])]))
-        for cell in cells.cells(what, data=data, **own_epochs, seed=seed)
+        for cell in cells.cells(
+            what, data=data, **({"epochs": epochs} if epochs else {}), seed=seed
+        )
     ]
     for cell in chosen:
         cell.settings()
@@ -124,16 +128,9 @@ def sweep_(
         folder.mkdir(parents=True, exist_ok=True)  # papermill makes none
         print(*(cell.command(folder) for cell in chosen), sep="\n")
         return
-    try:
-        with sweep.connected(workers, scheduler) as client:
-            print(
-                f"{len(client.nthreads())} workers, dashboard at {client.dashboard_link}",
-                flush=True,
-            )
-            failed = sweep.sweep(chosen, client)
-    except KeyboardInterrupt:
-        print("stopped: run the same command again to resume", file=sys.stderr)
-        raise SystemExit(130) from None
+    with sweep.connected(workers, scheduler) as client:
+        print(f"{len(client.nthreads())} workers, dashboard at {client.dashboard_link}", flush=True)
+        failed = sweep.sweep(chosen, client)
     if failed:
         print(
             f"{len(failed)} failed:",
@@ -254,8 +251,9 @@ def predict(
     if as_json:
         print(json.dumps([prediction.described() for prediction in found.values()], indent=1))
     for prediction in [] if as_json else found.values():
-        scenes = prediction.probabilities.nlargest(3)
-        likely = ", ".join(f"{name} {100 * p:.0f} %" for name, p in scenes.items())
+        likely = ", ".join(
+            f"{name} {100 * p:.0f} %" for name, p in prediction.probabilities.nlargest(3).items()
+        )
         tags = ", ".join(f"{name} {p:.2f}" for name, p in prediction.tags.head(3).items())
         print(
             f"{prediction.file}: {prediction.scene} "
@@ -272,18 +270,23 @@ def export_(
     onnx: Annotated[Path, typer.Option(help="file to write")],
 ) -> None:
     """Write a system's network as one ONNX model, from waveform and tags to scenes."""
-    differences = export.export_onnx(_load(system_, "cpu"), onnx)
     print(
         f"{onnx}: largest difference from torch",
-        ", ".join(f"{name} {value:.1e}" for name, value in differences.items()),
+        ", ".join(
+            f"{name} {value:.1e}"
+            for name, value in export.export_onnx(_load(system_, "cpu"), onnx).items()
+        ),
     )
 
 
 def _load(folder: str, device: str) -> system.System:
     if not folder:
-        there = system.saved() or ["none yet: `asc sweep combined_shared` trains one on `mini`"]
         raise ValueError(
-            "\n  ".join([f"name a system's folder; under {results_root()}:", *map(str, there)])
+            f"name a system's folder; under {results_root()}:\n  "
+            + (
+                "\n  ".join(map(str, system.saved()))
+                or "none yet: `asc sweep combined_shared` trains one on `mini`"
+            )
         )
     return system.load(folder, settings.checked_device(device))
 

@@ -41,10 +41,13 @@ def inventory() -> pd.DataFrame:
         index = path / "index.json"
         if index.is_file():
             mark = json.loads(index.read_text(encoding="utf-8"))["fingerprint"]
-        unfinished = (path / ".waveforms.npy.unfinished").exists()
-        name = path.relative_to(root).as_posix() + " (unfinished)" * unfinished
-        size = sum(file.stat().st_blocks for file in files) * 512 / 1e9
-        rows.append((name, size, len(files), mark))
+        name = (
+            path.relative_to(root).as_posix()
+            + " (unfinished)" * (path / ".waveforms.npy.unfinished").exists()
+        )
+        rows.append(
+            (name, (sum(file.stat().st_blocks for file in files) * 512 / 1e9), len(files), mark)
+        )
     return pd.DataFrame(rows, columns=["what", "GB", "files", "fingerprint"])
 
 
@@ -86,7 +89,6 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -170,8 +172,9 @@ def _reserve(unfinished: Path, shape: tuple[int, ...], dtype: np.dtype, name: st
     size = dtype.itemsize * math.prod(shape)
     try:
         with open(unfinished, "wb") as file:
-            header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": dtype.str, "fortran_order": False, "shape": shape}
+            )
             file.flush()
             os.posix_fallocate(file.fileno(), file.tell(), size)
     except OSError as error:

@@ -126,7 +126,6 @@ def images(
 
 
 def loss(history: pd.DataFrame) -> Figure:
-    """Loss by epoch, one line per fold where there are folds."""
     figure, axis = figure_of(5, 2.4)
     sns.lineplot(
         history,
@@ -311,10 +310,9 @@ def grids(grid: pd.DataFrame) -> Figure:
     medians = grid[list(panels)].median()
     half = (grid[list(panels)] - medians).abs().max().max()
     for axis, (column, (title, form)) in zip(axes, panels.items()):
-        shown = grid.pivot(index="heads", columns="layers", values=column).astype(float)
         _heatmap(
             axis,
-            shown,
+            grid.pivot(index="heads", columns="layers", values=column).astype(float),
             "accuracy (%)",
             annot=True,
             fmt=form,

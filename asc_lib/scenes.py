@@ -156,9 +156,8 @@ class SceneData:
             )
             for kernel in KERNELS
         }
-        columns = ["filename", "scene_label", "city", "location", "split"]
         return (
-            self.corpus.clips.iloc[others][columns]
+            self.corpus.clips.iloc[others][["filename", "scene_label", "city", "location", "split"]]
             .reset_index(drop=True)
             .assign(truth=targets[others], **predicted, svm=predicted[KERNEL])
             .assign(softmax=probabilities[len(train) :].argmax(1))

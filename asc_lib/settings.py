@@ -64,12 +64,10 @@ class Settings(pydantic.BaseModel):
 
     @property
     def recipe(self) -> SceneRecipe:
-        """The preset's scene recipe, with this run's number of epochs and precision."""
         return replace(self.preset.scene, epochs=self.epochs, precision=self.precision)
 
     @property
     def tagger_sizes(self) -> TaggerSizes:
-        """The preset's tagger, with this run's number of epochs."""
         return replace(self.preset.tagger, epochs=self.epochs)
 
     @property
@@ -81,14 +79,11 @@ class Settings(pydantic.BaseModel):
         return {name: getattr(self, name) for name in SIZES if getattr(self, name) is not None}
 
     def parameters(self) -> dict[str, int | str | None]:
-        """All parameters of the notebook, resolved, and the fusion."""
         names = NOTEBOOKS[self.notebook] + (("fusion",) if self.fusion else ())
         return {name: getattr(self, name) for name in names}
 
     def describe(self) -> pd.DataFrame:
-        """The same as a table, for a notebook to show."""
-        values = pd.Series(self.parameters(), dtype=object)
-        return values.fillna("does not apply").to_frame("value")
+        return pd.Series(self.parameters(), dtype=object).fillna("does not apply").to_frame("value")
 
 
 def check(notebook: str, **values: object) -> Settings:

@@ -26,8 +26,11 @@ def linear_probe(
     features: np.ndarray, targets: np.ndarray, train: np.ndarray, test: np.ndarray
 ) -> float:
     """Accuracy on the rows ``test`` of a logistic regression fitted on the rows ``train``."""
-    probe = LogisticRegression(max_iter=5000).fit(features[train], targets[train])
-    return float(probe.score(features[test], targets[test]))
+    return float(
+        LogisticRegression(max_iter=5000)
+        .fit(features[train], targets[train])
+        .score(features[test], targets[test])
+    )
 
 
 def lrap_by_clip(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -38,10 +41,9 @@ def lrap_by_clip(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, n
     rows = np.flatnonzero(targets.sum(1) > 0)
     if not len(rows):
         raise ValueError("lwlrap needs at least one clip with a label")
-    precision = [
-        label_ranking_average_precision_score(targets[[row]], scores[[row]]) for row in rows
-    ]
-    return np.array(precision), targets[rows].sum(1)
+    return np.array(
+        [label_ranking_average_precision_score(targets[[row]], scores[[row]]) for row in rows]
+    ), targets[rows].sum(1)
 
 
 def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
@@ -149,6 +151,7 @@ def holm(p: list[float]) -> list[float]:
     values = np.asarray(p, float)
     corrected = np.full(len(p), np.nan)
     order = np.argsort(values)[: np.sum(~np.isnan(values))]  # NaN comes last
-    factors = np.arange(len(order), 0, -1)
-    corrected[order] = np.maximum.accumulate(np.minimum(factors * values[order], 1.0))
+    corrected[order] = np.maximum.accumulate(
+        np.minimum(np.arange(len(order), 0, -1) * values[order], 1.0)
+    )
     return corrected.tolist()

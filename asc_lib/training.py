@@ -20,7 +20,6 @@ Loss = Callable[[nn.Module, Batch], torch.Tensor]
 
 
 def default_device() -> str:
-    """The device that "auto" stands for."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -94,8 +93,11 @@ def fit(
     for epoch in range(len(history) + 1, epochs + 1):
         started = time.perf_counter()
         net.train()
-        losses = [step(net, batch, loss, optimiser) for batch in batches(epoch)]
-        mean = torch.stack(losses).mean().item()
+        mean = (
+            torch.stack([step(net, batch, loss, optimiser) for batch in batches(epoch)])
+            .mean()
+            .item()
+        )
         if not np.isfinite(mean):
             raise FloatingPointError(
                 f"the loss is {mean} in epoch {epoch}: a lower learning rate may help"

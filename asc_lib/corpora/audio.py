@@ -25,7 +25,6 @@ class AudioError(ValueError):
 
 
 def unreadable(error: Exception) -> str:
-    """What is reported of a file that soundfile cannot open or read."""
     return (
         "is raw samples without a header: convert it, for example to WAV"
         if isinstance(error, TypeError)
@@ -100,8 +99,9 @@ def _upper_16_bits(path: Path) -> tuple[np.ndarray, int] | None:
     step = 3 * header.nchannels
     if len(raw) < step:
         return None
-    clip = np.ndarray((header.nchannels, len(raw) // step), "<i2", raw, offset=1, strides=(3, step))
-    return clip.astype("int16", order="C"), header.framerate
+    return np.ndarray(
+        (header.nchannels, len(raw) // step), "<i2", raw, offset=1, strides=(3, step)
+    ).astype("int16", order="C"), header.framerate
 
 
 def mismatches(
@@ -225,8 +225,9 @@ class Recording:
             f"is {self.seconds:.4g} s long: cut into {windows}": len(self.starts) > 1,
             f"has {rest:.3g} s after the last window, which are ignored": rest * RATE >= 1,
         }
-        done = conversions(self.frames, self.rate, self.channels, self.samples, cut="")
-        return done + [words for words, applies in possible.items() if applies]
+        return conversions(self.frames, self.rate, self.channels, self.samples, cut="") + [
+            words for words, applies in possible.items() if applies
+        ]
 
     @property
     def _frames(self) -> int:  # of a window, at the recording's own rate
@@ -239,8 +240,7 @@ class Recording:
         A rest of a second or more gets such a window of its own.
         """
         starts = list(range(0, self.frames - self._frames + 1, self._frames)) or [0]
-        rest = self.frames - starts[-1] - self._frames
-        if rest >= SHORTEST * self.rate:
+        if (self.frames - starts[-1] - self._frames) >= SHORTEST * self.rate:
             starts.append(self.frames - self._frames)
         return starts
 
@@ -286,5 +286,7 @@ def preview(
     clip: np.ndarray, rate: int, seconds: float = 2.0, at: int = 8_000
 ) -> dict[str, object]:
     """A small excerpt of a clip [channels, T], mono: arguments of ``IPython.display.Audio``."""
-    mono = np.asarray(clip, "float32").mean(0)[: int(seconds * rate)]
-    return {"data": resampled(mono, rate, at), "rate": at}
+    return {
+        "data": resampled(np.asarray(clip, "float32").mean(0)[: int(seconds * rate)], rate, at),
+        "rate": at,
+    }

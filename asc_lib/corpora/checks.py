@@ -108,10 +108,9 @@ def check(
         ]
     for folder, names in tables.files.items():
         there = (path for path in (root / folder).rglob("*") if path.is_file())
-        strays = {path.relative_to(root).as_posix() for path in there} - set(names)
         findings += [
             Finding(name, "is not in any table: it is ignored", fatal=False)
-            for name in sorted(strays)
+            for name in sorted({path.relative_to(root).as_posix() for path in there} - set(names))
         ]
         for sound in examined(root, names, rate, channels, samples):
             findings += [Finding(sound.name, what) for what in sound.problems]
@@ -131,8 +130,10 @@ def examined(
     def examine(name: str) -> Examined:
         clip, own_rate, problems = audio.decoded(root / name)
         problems = problems or audio.mismatches(clip, own_rate, rate, channels, samples)
-        doubts = [] if problems else audio.doubtful(clip)
-        return Examined(name, clip.shape, own_rate, problems, doubts)
+        return Examined(
+            name, clip.shape, own_rate, problems, ([] if problems else audio.doubtful(clip))
+        )
 
-    run = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")
-    return run(joblib.delayed(examine)(name) for name in names)
+    return joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
+        joblib.delayed(examine)(name) for name in names
+    )

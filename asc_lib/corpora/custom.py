@@ -17,8 +17,9 @@ SPLIT = "split.csv"  # written beside a table without a column ``split``
 def custom(folder: Path) -> DataSet:
     """The data set in a folder; the full-size tagger tags its scenes."""
     folder = folder.resolve()
-    stem = re.sub(r"\W+", "_", folder.name.lower()).strip("_") or "data"
-    name = "own_" + stem.removeprefix("own_")
+    name = "own_" + (re.sub(r"\W+", "_", folder.name.lower()).strip("_") or "data").removeprefix(
+        "own_"
+    )
     return DataSet(name, "yours", lambda: check(folder), lambda: read(name, folder))
 
 

@@ -84,18 +84,13 @@ class SceneCorpus:
         """Tags of everything that was composed into a clip; empty where that is not known."""
         if self.composition is None:
             return set()
-        parts = self.composition[self.composition["filename"] == self.clips["filename"][row]]
-        return set(parts["tag"]) - {""}
+        return set(
+            self.composition[self.composition["filename"] == self.clips["filename"][row]]["tag"]
+        ) - {""}
 
 
 @dataclass(frozen=True)
 class TagCorpus:
-    """Tag clips.
-
-    ``clips``: one row per clip with path, labels (a list), set (curated, noisy or test) and fold
-    (-1: none).
-    """
-
     name: str
     root: Path
     clips: pd.DataFrame
@@ -136,7 +131,6 @@ class DataSet:
 
 
 def register(data_set: DataSet) -> None:
-    """Make a data set known under its name."""
     DATA_SETS[data_set.name] = data_set
 
 

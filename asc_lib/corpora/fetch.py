@@ -227,8 +227,7 @@ def _downloaded(archive: Archive, root: Path, notes: Path) -> Path:
 class _Joined(io.RawIOBase):
     def __init__(self, files: list[Path]):
         self.files = files
-        sizes = [file.stat().st_size for file in files]
-        *self.starts, self.size = accumulate(sizes, initial=0)
+        *self.starts, self.size = accumulate([file.stat().st_size for file in files], initial=0)
         self.position = 0
 
     def readable(self) -> bool:

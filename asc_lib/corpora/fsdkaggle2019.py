@@ -20,8 +20,9 @@ def table_file(kind: str) -> str:
 
 def tables(root: Path) -> Tables:
     """The three tables of a corpus in FSDKaggle2019's layout."""
-    columns = dict.fromkeys(map(table_file, SETS), ["fname", "labels"])
-    found, findings = checks.read_tables(root, columns, ",")
+    found, findings = checks.read_tables(
+        root, dict.fromkeys(map(table_file, SETS), ["fname", "labels"]), ","
+    )
     files = {
         f"FSDKaggle2019.audio_{kind}": checks.safe(
             found[table_file(kind)]["fname"], f"FSDKaggle2019.audio_{kind}/"

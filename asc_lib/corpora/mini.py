@@ -286,7 +286,6 @@ class SynthesisedSounds:
         return "", f"bed-{number:012x}", noise
 
     def play(self, recording: str) -> np.ndarray:
-        """Samples of a recording named ``tag-number``."""
         tag, number = recording.rsplit("-", 1)
         return SOUNDS[tag](np.random.default_rng(int(number, 16))).astype("float32")
 

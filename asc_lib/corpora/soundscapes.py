@@ -80,7 +80,6 @@ class Recipe:
     seed: int = 2019
 
     def key(self, sounds: Sounds) -> str:
-        """Name of the corpus that this recipe makes of these sounds."""
         return f"{sounds.name}-{fingerprint(asdict(self))}"
 
 
@@ -106,8 +105,9 @@ def locations(recipe: Recipe, sounds: Sounds) -> list[Location]:
         for scene, (split, (count, clips)) in itertools.product(recipe.scenes, plans.items()):
             for _ in range(count):
                 folds = sounds.folds if split == "train" else [sounds.test_fold]
-                fold = folds[len(out) % len(folds)]
-                out.append(Location(len(out), scene, city, split, fold, clips))
+                out.append(
+                    Location(len(out), scene, city, split, folds[len(out) % len(folds)], clips)
+                )
     return out
 
 
@@ -116,8 +116,7 @@ def shaped(noise: np.ndarray, tilt: float, equaliser: np.ndarray) -> np.ndarray:
     hertz = np.maximum(fft.rfftfreq(noise.shape[-1], 1 / RATE), 20)
     gain = np.clip(tilt * np.log2(hertz / 1000), -40, 30)
     gain += np.interp(np.log(hertz), np.log(BANDS), equaliser)
-    spectrum = fft.rfft(noise) * (10 ** (gain / 20)).astype("float32")
-    return fft.irfft(spectrum, noise.shape[-1])
+    return fft.irfft((fft.rfft(noise) * (10 ** (gain / 20)).astype("float32")), noise.shape[-1])
 
 
 def reverberated(dry: np.ndarray, room: float, rng: np.random.Generator) -> np.ndarray:
@@ -164,8 +163,9 @@ class Place:
             np.resize(np.roll(samples, -int(rng.integers(len(samples)))), length)
             for _, _, samples in self.beds
         )
-        stereo = np.stack([a + 0.5 * b, 0.5 * a + b]).astype("float32")
-        out = shaped(stereo, self.tilt, self.equaliser)
+        out = shaped(
+            np.stack([a + 0.5 * b, 0.5 * a + b]).astype("float32"), self.tilt, self.equaliser
+        )
         t = np.arange(length, dtype="float32") / RATE
         if self.scene.throb:
             phase = 2 * np.pi * self.throb * t + rng.uniform(0, 2 * np.pi)
@@ -251,8 +251,9 @@ def _write_location(location: Location, recipe: Recipe, sounds: Sounds, folder: 
 
 
 def _in_parallel(function: Callable, items: Iterable, *shared: object) -> list:
-    run = joblib.Parallel(n_jobs=min(joblib.cpu_count(), 16), batch_size=4)
-    return run(joblib.delayed(function)(item, *shared) for item in items)
+    return joblib.Parallel(n_jobs=min(joblib.cpu_count(), 16), batch_size=4)(
+        joblib.delayed(function)(item, *shared) for item in items
+    )
 
 
 def write_scenes(recipe: Recipe, sounds: Sounds, folder: Path) -> None:
@@ -299,10 +300,9 @@ def write_tag_clips(rows: list[dict], make: Callable[[dict], np.ndarray], folder
     (folder / "FSDKaggle2019.meta").mkdir()
     _in_parallel(_write_tag_clip, rows, make, folder)
     for kind, part in pd.DataFrame(rows).assign(usage="Private").groupby("set"):
-        usage = ["usage"] if kind == "test" else []
-        part[["fname", "labels", *usage, "fold", "recordings"]].to_csv(
-            folder / fsdkaggle2019.table_file(kind), index=False
-        )
+        part[
+            ["fname", "labels", *(["usage"] if kind == "test" else []), "fold", "recordings"]
+        ].to_csv(folder / fsdkaggle2019.table_file(kind), index=False)
 
 
 def mislabelled(

@@ -134,8 +134,9 @@ def _write(corpus: SceneCorpus, path: Path, index: Path) -> None:
 
 # One per clip, of its samples as they lie on the disk.
 def _checksums(waveforms: np.ndarray) -> list[int]:
-    threads = joblib.Parallel(n_jobs=-1, prefer="threads", batch_size=CHUNK)
-    return threads(joblib.delayed(zlib.crc32)(waveform) for waveform in waveforms)
+    return joblib.Parallel(n_jobs=-1, prefer="threads", batch_size=CHUNK)(
+        joblib.delayed(zlib.crc32)(waveform) for waveform in waveforms
+    )
 
 
 def verify(corpus: SceneCorpus) -> Store:

@@ -103,8 +103,9 @@ def read(name: str, root: Path) -> SceneCorpus:
 
 def check() -> tuple[pd.DataFrame, list[Finding]]:
     root = official_root("tau2019")
-    rows = dict(zip(HEADERS, (14_400, 9185, 4185)))
-    return checks.check(root, tables(root), RATE, CHANNELS, 10 * RATE, rows)
+    return checks.check(
+        root, tables(root), RATE, CHANNELS, 10 * RATE, dict(zip(HEADERS, (14_400, 9185, 4185)))
+    )
 
 
 register(

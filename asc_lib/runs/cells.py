@@ -30,12 +30,12 @@ CONTROL_CELLS = [  # what the paper lacks: the same systems with other tags, and
 
 def published() -> pd.DataFrame:
     """The paper's 56 cells (Tables 2 to 5): table, system, sizes and accuracy (%) on TAU 2019."""
-    cells = pd.read_csv(REPOSITORY / "results" / "paper" / "published.csv")
-    return cells.astype({size: "Int64" for size in SIZES})
+    return pd.read_csv(REPOSITORY / "results" / "paper" / "published.csv").astype(
+        {size: "Int64" for size in SIZES}
+    )
 
 
 def papermill_line(notebook: Path | str, output: Path | str, parameters: dict) -> list[str]:
-    """The words of a papermill command."""
     given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
     return ["papermill", str(notebook), str(output), *given]
 
@@ -52,7 +52,6 @@ class Cell:
         return REPOSITORY / "notebooks" / f"{self.notebook}.ipynb"
 
     def settings(self) -> Settings:
-        """The parameters, checked, with the notebook's defaults."""
         defaults = {
             name: ast.literal_eval(entry["default"])
             for name, entry in papermill.inspect_notebook(str(self.path)).items()
@@ -61,8 +60,9 @@ class Cell:
 
     def command(self, folder: Path) -> str:
         """The papermill line that runs it, with its notebook executed into ``folder``."""
-        words = [self.notebook, *map(str, self.parameters.values())]
-        name = re.sub("[^A-Za-z0-9]+", "_", "-".join(words))
+        name = re.sub(
+            "[^A-Za-z0-9]+", "_", "-".join([self.notebook, *map(str, self.parameters.values())])
+        )
         return shlex.join(papermill_line(self.path, folder / f"{name}.ipynb", self.parameters))
 
 

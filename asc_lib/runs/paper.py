@@ -24,7 +24,6 @@ def build(cell: pd.Series, front_end: str = "released") -> SceneNet:
 
 
 def best() -> SceneNet:
-    """The full-size network of the paper's best cell."""
     return SceneNet(N_TAGS, fusion="combined_shared", heads=4, layers=3)
 
 
@@ -44,10 +43,11 @@ def table6() -> pd.DataFrame:
     The accuracies are the published ones: nothing here was measured on TAU 2019.
     """
     table = pd.read_csv(REPOSITORY / "results" / "paper" / "published_table6.csv")
-    here = {"Jung et al. [22]": n_parameters(SceneNet(N_TAGS)), "Ours": n_parameters(best())}
-    return table.assign(parameters_here=table["system"].map(here)).astype(
-        {"parameters": "Int64", "parameters_here": "Int64"}
-    )
+    return table.assign(
+        parameters_here=table["system"].map(
+            {"Jung et al. [22]": n_parameters(SceneNet(N_TAGS)), "Ours": n_parameters(best())}
+        )
+    ).astype({"parameters": "Int64", "parameters_here": "Int64"})
 
 
 def fits(accuracy: float, clips: int, rounded: bool) -> bool:

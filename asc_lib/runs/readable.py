@@ -51,12 +51,10 @@ def systems(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def brief(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns that a page has room for."""
     return table[[*table.columns[:5], "parameters"]]
 
 
 def contrasts(table: pd.DataFrame) -> pd.DataFrame:
-    """``contrasts`` as text."""
     if table.empty:
         return table
     return table[["tags", "against"]].assign(
@@ -69,7 +67,6 @@ def contrasts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def grid(table: pd.DataFrame) -> pd.DataFrame:
-    """``paper_table`` as text, without the sizes that the table does not vary."""
     return table[[size for size in SIZES if table[size].notna().any()]].assign(
         **{
             "published, TAU 2019": _texts(table["published"], ".2f"),
@@ -81,7 +78,6 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A readable table as Markdown."""
     rows = [
         [table.index.name, *table.columns],
         ["---"] * (1 + len(table.columns)),

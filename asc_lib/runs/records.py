@@ -41,13 +41,12 @@ def run_name(settings: Settings, *fingerprints: str) -> str:
             for cls in (FRONT_ENDS[settings.front_end], FUSIONS[settings.fusion].build)
             if not cls.__module__.startswith("asc_lib.")
         ]
-    usual = [(settings.tags, "tagger"), (settings.supervision, SUPERVISION[-1])]
     words = [
         settings.data_name,
         settings.fusion or "tagger",
         *(
             re.sub(r"\W+", "_", Path(value).stem)
-            for value, own in usual
+            for value, own in [(settings.tags, "tagger"), (settings.supervision, SUPERVISION[-1])]
             if value not in (None, own)
         ),
         *(f"{name[0]}{value}" for name, value in settings.sizes().items()),
@@ -58,12 +57,10 @@ def run_name(settings: Settings, *fingerprints: str) -> str:
 
 
 def scene_run(settings: Settings, waveforms: Store, vectors: TagVectors | None) -> str:
-    """Name of a scene notebook's run."""
     return run_name(settings, waveforms.fingerprint, vectors.fingerprint if vectors else "")
 
 
 def tagger_run(settings: Settings, corpus: corpora.TagCorpus) -> str:
-    """Name of a run of the tagger's notebook."""
     return run_name(settings, corpus.root.name)
 
 
@@ -138,8 +135,7 @@ def write_scene_record(
     """Write predictions, then the record, under ``ASC_RESULTS``; drop the checkpoint; return it."""
     vectors = scenes.vectors
     corpus = scenes.corpus
-    predicted = ["truth", "svm", "softmax"]
-    columns = evaluated[["filename", "location", "city", "split", *predicted]]
+    columns = evaluated[["filename", "location", "city", "split", "truth", "svm", "softmax"]]
     record = {
         "run": scene_run(settings, scenes.waveforms, vectors),
         "table": FUSIONS[settings.fusion].table,
@@ -162,7 +158,12 @@ def write_scene_record(
         "macs": multiply_adds(net, scenes.whole(np.array([0]))),
         **summary(evaluated, history),
     }
-    _write(settings, columns.astype(dict.fromkeys(predicted, "uint8")), record, history)
+    _write(
+        settings,
+        columns.astype(dict.fromkeys(("truth", "svm", "softmax"), "uint8")),
+        record,
+        history,
+    )
     checkpoint(record["run"]).unlink(missing_ok=True)
     return record
 
@@ -189,8 +190,12 @@ def write_tagger_record(
         "networks": len(trained.tagger.nets),
         "lwlrap": trained.lwlrap,
     }
-    columns = trained.evaluated.query("set == 'test'").drop(columns="set")
-    _write(settings, columns, record, trained.history)
+    _write(
+        settings,
+        trained.evaluated.query("set == 'test'").drop(columns="set"),
+        record,
+        trained.history,
+    )
     return record
 
 
@@ -219,8 +224,9 @@ def read_records(data: str, root: Path | None = None) -> list[dict]:
     Raises ValueError for a damaged one.
     """
     found = []
-    folder = (root or results_root()) / corpora.find(data).name / "records"
-    for path in sorted(folder.glob("[!.]*.json")):
+    for path in sorted(
+        ((root or results_root()) / corpora.find(data).name / "records").glob("[!.]*.json")
+    ):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:

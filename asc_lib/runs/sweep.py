@@ -49,15 +49,18 @@ class Outcome:
 
 def roots() -> dict[str, str]:
     """Where this process reads and writes; workers, wherever they run, use the same folders."""
-    lists = {
-        name: os.pathsep.join(
-            str(Path(path).expanduser().resolve())
-            for path in os.environ.get(name, "").split(os.pathsep)
-            if path
-        )
-        for name in ("ASC_ESC50", "ASC_PLUGINS")
+    return {
+        "ASC_DATA": str(data_root()),
+        "ASC_RESULTS": str(results_root()),
+        **{
+            name: os.pathsep.join(
+                str(Path(path).expanduser().resolve())
+                for path in os.environ.get(name, "").split(os.pathsep)
+                if path
+            )
+            for name in ("ASC_ESC50", "ASC_PLUGINS")
+        },
     }
-    return {"ASC_DATA": str(data_root()), "ASC_RESULTS": str(results_root()), **lists}
 
 
 def jobs(cells: list[Cell], folders: dict[str, str]) -> list[Job]:

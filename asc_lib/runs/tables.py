@@ -29,11 +29,12 @@ def title(system: str, parameters: dict) -> str:
     """A system's name with its sizes, and the tags' source where it is not the tagger."""
     sizes = {size: parameters[size] for size in SIZES if parameters.get(size) is not None}
     source = Path(parameters.get("tags") or "tagger").stem
-    words = [
-        system,
-        *(f"{value} {size}".removesuffix("s" * (value == 1)) for size, value in sizes.items()),
-    ]
-    name = ", ".join(words).replace("_", " ")
+    name = ", ".join(
+        [
+            system,
+            *(f"{value} {size}".removesuffix("s" * (value == 1)) for size, value in sizes.items()),
+        ]
+    ).replace("_", " ")
     return name if source == "tagger" else f"{name}, {source} tags"
 
 
@@ -78,7 +79,6 @@ class Kind:
 
     @property
     def full_name(self) -> str:
-        """With the fingerprints of data and tags."""
         return f"{self.name}, data {self.data}" + (f", tags {self.tags}" if self.tags else "")
 
 
@@ -145,8 +145,7 @@ class Results:
 
     def _evaluated(self, record: dict) -> pd.DataFrame:
         clips = read_predictions(record["run"], self.data, self.root).query("split == 'test'")
-        accuracy = (clips["truth"] == clips["svm"]).mean()
-        if not np.isclose(accuracy, record["test"]["accuracy"]):
+        if not np.isclose((clips["truth"] == clips["svm"]).mean(), record["test"]["accuracy"]):
             raise ValueError(
                 f"{record['run']}.npz does not match its record: "
                 "remove both, and run its cell again"
@@ -168,8 +167,9 @@ class Results:
         for data in {kind.data: None for kind in self.systems}:
             systems = {kind: runs for kind, runs in self.systems.items() if kind.data == data}
             places = next(iter(systems.values())).predictions[0]["location"]
-            correct = [runs.correct for runs in systems.values()]
-            found |= dict(zip(systems, stats.bootstrap(correct, places)))
+            found |= dict(
+                zip(systems, stats.bootstrap([runs.correct for runs in systems.values()], places))
+            )
         return found
 
     def _compared(self, kind: Kind, other: Kind) -> dict[str, float]:

@@ -74,7 +74,6 @@ class HubTagger:
         return (logits.softmax(1) if one_label else logits.sigmoid()).float().cpu()
 
     def tag_scenes(self, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
-        """Tag vectors [len(rows), c] of scene clips."""
         return np.concatenate(
             [
                 self.tag_waveforms(waveforms.whole(part)).numpy()
@@ -160,7 +159,6 @@ def cached(
 
 
 def from_tagger(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
-    """Our own tagger's, trained on first use."""
     tagger, lwlrap, name = default_tagger(by_name(corpus.name))
     values = cached(
         corpus, waveforms, name, len(tagger.tags), partial(tagger.tag_scenes, corpus, waveforms)
@@ -200,7 +198,6 @@ def true(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -
 
 
 def from_hub(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
-    """A Hugging Face model's."""
     tagger = HubTagger.load(source, default_device())
     values = cached(
         corpus,
@@ -254,16 +251,15 @@ def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: 
 
 def _read_npz(path: Path) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as arrays:
-        table = pd.DataFrame(arrays["values"], columns=arrays["tags"].astype(str))
-        return table.assign(filename=arrays["filename"].astype(str))
+        return pd.DataFrame(arrays["values"], columns=arrays["tags"].astype(str)).assign(
+            filename=arrays["filename"].astype(str)
+        )
 
 
 READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".npz": _read_npz}
 
 
 class TagSource(NamedTuple):
-    """A source of tag vectors."""
-
     name: str  # or, of a pattern, what to type
     open: Callable[[str, SceneCorpus, Store, int], TagVectors]
     matches: Callable[[str], bool] | None = None  # None: the name alone

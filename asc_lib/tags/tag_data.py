@@ -32,8 +32,9 @@ def tag_mels(corpus: TagCorpus, sizes: TaggerSizes) -> list[torch.Tensor]:
 
     def compute(put: Put, rows: np.ndarray) -> None:
         for row in rows:
-            clip = audio.read(paths[row], TAG_RATE, channels=1)[0]
-            mel = spectrogram(torch.from_numpy(clip).float() / 2**15).T  # [frames, bands]
+            mel = spectrogram(
+                torch.from_numpy(audio.read(paths[row], TAG_RATE, channels=1)[0]).float() / 2**15
+            ).T  # [frames, bands]
             put(ends[row] - frames[row], mel.repeat(frames[row] // len(mel), 1).numpy())
 
     mark = fingerprint(

@@ -64,11 +64,13 @@ class Tagger:
 
     def tag_waveforms(self, clips: torch.Tensor, fold: int = -1) -> torch.Tensor:
         """Tag vectors [B, c] of int16 clips [B, channels, T] at 48 kHz, mixed to mono."""
-        mono = clips.cpu().float().mean(1).numpy() / 2**15
-        waveform = torch.from_numpy(resampled(mono, RATE, TAG_RATE))
+        waveform = torch.from_numpy(
+            resampled((clips.cpu().float().mean(1).numpy() / 2**15), RATE, TAG_RATE)
+        )
         device = next(next(iter(self.nets.values())).parameters()).device
-        mel = MelSpectrogram(self.sizes).to(device)(waveform.to(device))
-        return self.probabilities(mel, self.unbiased(fold))
+        return self.probabilities(
+            MelSpectrogram(self.sizes).to(device)(waveform.to(device)), self.unbiased(fold)
+        )
 
     def tag_scenes(
         self, corpus: SceneCorpus, waveforms: Store, rows: np.ndarray, batch: int = 8
@@ -99,7 +101,6 @@ class Tagger:
 
     @classmethod
     def load(cls, folder: Path) -> "Tagger":
-        """Read what ``save`` wrote."""
         about = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
         sizes = TaggerSizes(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in about["sizes"].items()}

@@ -203,5 +203,8 @@ def default_tagger(data_set: DataSet) -> tuple[Tagger, dict, str]:
             print(f"no tagger for '{data_set.name}' yet: training it first, as in notebook 01")
             with threads(preset.tagger_threads):
                 _train(TagData.open(corpus, preset.tagger, device=device, **options))
-    lwlrap = json.loads((path / "lwlrap.json").read_text(encoding="utf-8"))
-    return Tagger.load(path).to(device), lwlrap, path.name
+    return (
+        Tagger.load(path).to(device),
+        json.loads((path / "lwlrap.json").read_text(encoding="utf-8")),
+        path.name,
+    )

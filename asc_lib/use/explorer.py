@@ -77,8 +77,9 @@ class WhatIf(widgets.VBox):
         self._drawing = drawing(clip)
         for slider, k in zip(self.sliders, np.argsort(-clip.vector, kind="stable")):
             slider.description = self.names[k]
-        others = set(self.names) - {slider.description for slider in self.sliders}
-        self.other.options = sorted(others or self.names)
+        self.other.options = sorted(
+            (set(self.names) - {slider.description for slider in self.sliders}) or self.names
+        )
         self.reset()
 
     def reset(self) -> None:
@@ -161,7 +162,6 @@ class Explorer(widgets.VBox):
         self._list()
 
     def chosen(self) -> pd.DataFrame:
-        """The clips that pass the filters, in the chosen order."""
         table = self.table
         wanted = {
             "scene": self.scene.value,
@@ -317,7 +317,6 @@ def found_in(path: str) -> dict[str, Path]:
 
 
 def wav(waveform: np.ndarray) -> bytes:
-    """An int16 clip [channels, samples] at 48 kHz as a WAV file."""
     buffer = io.BytesIO()
     soundfile.write(buffer, np.ascontiguousarray(waveform.T), RATE, format="WAV", subtype="PCM_16")
     return buffer.getvalue()

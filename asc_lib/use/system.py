@@ -52,13 +52,11 @@ class System:
 
     @property
     def labels(self) -> list[str]:
-        """Scenes, in the order of the probabilities."""
         return self.about["labels"]
 
     @property
     def tags(self) -> list[str]:
-        """Tags, in the order of the tag vector; none where the network reads none."""
-        return self.about["tags"]["names"]
+        return self.about["tags"]["names"]  # none where the network reads none
 
     @property
     def heads(self) -> int:
@@ -66,8 +64,7 @@ class System:
 
     @property
     def samples(self) -> int:
-        """Length of the clips that it was trained for, at 48 kHz."""
-        return self.about["samples"]
+        return self.about["samples"]  # of the clips that it was trained for, at 48 kHz
 
     def to(self, device: str) -> "System":
         return replace(
@@ -93,8 +90,9 @@ class System:
         vectors = (
             torch.zeros(len(clips), 0) if reads == "nothing" else self.tagger.tag_waveforms(raw)
         )
-        times = np.array([[0.0, clips.shape[-1] / RATE]])
-        tags = as_read(vectors[:, None], times, reads, np.zeros(len(clips)))
+        tags = as_read(
+            vectors[:, None], np.array([[0.0, clips.shape[-1] / RATE]]), reads, np.zeros(len(clips))
+        )
         return {
             "waveform": pre_emphasis(raw)[..., : self.about["test_samples"]],
             **{name: value.to(self.device) for name, value in tags.items()},
@@ -110,11 +108,12 @@ class System:
         inputs = self.inputs(clips)
         with self.autocast():
             out = self.net.eval()(**inputs)
-        tags = inputs["tags"] if inputs["tags"].ndim == 2 else inputs["tags"].mean(1)
         return Classified(
             probabilities=out.logits.float().softmax(1).cpu().numpy(),
             scenes=self.back_end.predict(out.code.float().cpu().numpy()),
-            tags=tags.cpu().numpy(),
+            tags=(inputs["tags"] if inputs["tags"].ndim == 2 else inputs["tags"].mean(1))
+            .cpu()
+            .numpy(),
         )
 
     def predict(self, path: Path) -> "Prediction":
@@ -183,8 +182,9 @@ class Prediction:
     @cached_property
     def tags(self) -> pd.Series:
         """Probability of each tag, the mean over windows, most probable first."""
-        means = self.classified.tags.mean(0)
-        return pd.Series(means, self.system.tags).sort_values(ascending=False)
+        return pd.Series(self.classified.tags.mean(0), self.system.tags).sort_values(
+            ascending=False
+        )
 
     def windows(self) -> pd.DataFrame:
         """One row per window: start and end (s), the back-end's scene, and all probabilities."""
@@ -196,7 +196,6 @@ class Prediction:
         )
 
     def described(self) -> dict:
-        """The same as plain values, for JSON."""
         return {
             "file": self.file,
             "scene": self.scene,
@@ -298,8 +297,10 @@ def card(about: dict) -> str:
     data = about["data"]
     test = about["test"]
     low, high = (100 * bound for bound in test["interval"])
-    composed = corpora.by_name(data["name"]).composed
-    caveat = " Its scenes are composed: no figure here is a result on TAU 2019." * composed
+    caveat = (
+        " Its scenes are composed: no figure here is a result on TAU 2019."
+        * corpora.by_name(data["name"]).composed
+    )
     rows = {
         "system": ", ".join(
             [about["system"], *(f"{name} {value}" for name, value in about["sizes"].items())]

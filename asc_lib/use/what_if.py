@@ -50,7 +50,6 @@ class CachedClip:
 
 
 def probabilities(out: SceneOutput) -> np.ndarray:
-    """Scene probabilities [B, scenes] of an output."""
     return out.logits.float().softmax(1).cpu().numpy()
 
 
@@ -119,9 +118,10 @@ def distances(
 def by_head(weights: np.ndarray, scenes: np.ndarray, labels: list[str], heads: int) -> pd.DataFrame:
     """Distance (%) of each head's mean map of a scene from that of all clips: [scenes, heads]."""
     mean = pd.DataFrame(weights).groupby(np.asarray(labels)[scenes]).mean()
-    apart = np.abs(mean.to_numpy() - weights.mean(0)).reshape(len(mean), heads, -1).sum(-1) / 2
     return pd.DataFrame(
-        100 * apart, index=mean.index, columns=[f"head {k + 1}" for k in range(heads)]
+        100 * (np.abs(mean.to_numpy() - weights.mean(0)).reshape(len(mean), heads, -1).sum(-1) / 2),
+        index=mean.index,
+        columns=[f"head {k + 1}" for k in range(heads)],
     )
 
 
@@ -137,7 +137,6 @@ def what_if(clip: CachedClip, tags: torch.Tensor | None = None) -> Figure:
 
 
 def drawing(clip: CachedClip) -> "WhatIfFigure":
-    """The figure of ``what_if``, to be drawn again with other values."""
     return WhatIfFigure(*answers(clip, None), clip.system.heads)
 
 
@@ -149,9 +148,9 @@ def answers(clip: CachedClip, tags: torch.Tensor | None) -> tuple[pd.DataFrame, 
         "own tags": clip.output(),
         "no attention": clip.output(tags, attention=False),
     }
-    scenes = {name: probabilities(out)[0] for name, out in outputs.items()}
-    weights = None if now.attention_map is None else now.attention_map[0].float().cpu().numpy()
-    return pd.DataFrame(scenes, index=clip.system.labels), weights
+    return pd.DataFrame(
+        {name: probabilities(out)[0] for name, out in outputs.items()}, index=clip.system.labels
+    ), (None if now.attention_map is None else now.attention_map[0].float().cpu().numpy())
 
 
 def feature_maps(clip: CachedClip) -> Figure | None:
@@ -161,14 +160,13 @@ def feature_maps(clip: CachedClip) -> Figure | None:
         return None
     before = clip.feature_map[0].float().cpu()
     before = before.reshape(len(before), -1, before.shape[-1]).mean(1)  # over bands, if any: [f, t]
-    attended = before * weights[0].float().cpu()[:, None]
-    return plots.feature_maps(before.numpy(), attended.numpy())
+    return plots.feature_maps(before.numpy(), (before * weights[0].float().cpu()[:, None]).numpy())
 
 
 def window_of(prediction: Prediction, number: int) -> CachedClip:
-    """One window of a recording."""
-    inputs = prediction.system.inputs(prediction.recording.window(number)[None])
-    return CachedClip.of(prediction.system, inputs)
+    return CachedClip.of(
+        prediction.system, prediction.system.inputs(prediction.recording.window(number)[None])
+    )
 
 
 def top_tags(prediction: Prediction, name: str) -> Figure:
