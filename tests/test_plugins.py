@@ -349,12 +349,17 @@ def test_the_network_of_plugins_is_drawn(mine, fusion):
     assert "bands" in str([text.get_text() for text in figure.axes[0].texts])
 
 
-def test_a_system_of_a_plugin_is_exported(trained, tmp_path):
-    pytest.importorskip("onnxruntime")
-    _, done = trained("late")
-    words = ["export", str(done.folder), "--onnx", str(tmp_path / "late.onnx")]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 0 and (tmp_path / "late.onnx").is_file(), done.output
+@pytest.mark.parametrize(
+    "fusion, expected", [("late", ["waveform", "tags", "times"]), ("learnt", ["waveform"])]
+)
+def test_a_system_of_a_plugin_is_exported(trained, tmp_path, fusion, expected):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    _, done = trained(fusion)
+    done = CliRunner().invoke(app, ["export", str(done.folder), "--onnx", str(tmp_path / "x.onnx")])
+    assert done.exit_code == 0, done.output
+    inputs = onnxruntime.InferenceSession(str(tmp_path / "x.onnx")).get_inputs()
+    assert [entry.name for entry in inputs] == expected
+    assert {entry.shape[0] for entry in inputs} == {"batch"}
 
 
 def test_a_system_whose_plugin_is_not_there(trained, monkeypatch):

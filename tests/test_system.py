@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 
 from asc_lib import cli
 from asc_lib.corpora import audio
-from asc_lib.use import explorer, system
+from asc_lib.fusion import FUSIONS
+from asc_lib.scene_net import SceneNet
+from asc_lib.use import explorer, export, system
 from asc_lib.use.system import UnfitSystem, load
 
 
@@ -201,6 +204,30 @@ def test_onnx_is_the_same_network(saved, tmp_path):
     )  # a batch of five, exported with two
     assert np.abs(found[0] - expected.logits.softmax(1).numpy()).max() < 1e-4
     assert np.abs(found[1] - expected.attention_map.numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_an_onnx_model_has_the_inputs_that_its_network_reads(tmp_path, fusion):
+    import onnxruntime
+
+    tags = [] if fusion == "baseline" else ["rain", 'naïve, "quoted"']
+    about = {"labels": ["a", "b b", "ç"], "tags": {"names": tags}, "n_tags": len(tags)}
+    about |= {"run": "some-run", "test_samples": 9_599}
+    net = SceneNet(len(tags), 3, "narrow", fusion, heads=2)
+    trained = system.System(net, None, None, about)
+    export.export_onnx(trained, tmp_path / "scenes.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "scenes.onnx"))
+    expected = {"baseline": {"waveform"}, "tags_only": {"tags"}}.get(fusion, {"waveform", "tags"})
+    inputs = {entry.name: entry.shape for entry in session.get_inputs()}
+    assert inputs.keys() == expected
+    for entry in (*session.get_inputs(), *session.get_outputs()):
+        assert entry.shape[0] == "batch"
+    given = {name: np.zeros((3, *shape[1:]), "float32") for name, shape in inputs.items()}
+    assert session.run(["probabilities"], given)[0].shape == (3, 3)  # exported with a batch of two
+    found = session.get_modelmeta().custom_metadata_map
+    assert (json.loads(found["labels"]), json.loads(found["tags"])) == (trained.labels, tags)
+    assert (found["rate"], found["samples"], found["channels"]) == ("48000", "9600", "2")
+    assert found["run"] == "some-run" and found["version"] == version("asc_lib")
 
 
 def test_export_without_its_packages(saved, tmp_path, monkeypatch):

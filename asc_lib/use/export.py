@@ -1,11 +1,12 @@
 """A trained system's network as one ONNX model."""
 
+import json
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..corpora.audio import RATE
 from ..files import written_whole
@@ -14,41 +15,50 @@ from ..scene_net import SceneNet
 from .system import System, UnfitSystem
 
 
-class _Whole(nn.Module):
+class _Whole(torch.nn.Module):
     def __init__(self, net: SceneNet):
         super().__init__()
         self.net = net
 
     def forward(
-        self, waveform: torch.Tensor, tags: torch.Tensor, times: torch.Tensor | None = None
+        self,
+        waveform: torch.Tensor,
+        tags: torch.Tensor | None = None,
+        times: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        out = self.net(pre_emphasis(waveform), tags, times)
-        outputs = (out.logits.softmax(1), out.code, out.attention_map)
-        return outputs[:2] if out.attention_map is None else outputs
+        # a network that reads no tags is given [B, 0], as everywhere
+        out = self.net(pre_emphasis(waveform), waveform[:, 0, :0] if tags is None else tags, times)
+        return (
+            out.logits.softmax(1),
+            out.code,
+            *(() if out.attention_map is None else (out.attention_map,)),
+        )
 
 
 def example(system: System) -> dict[str, torch.Tensor]:
     """Noise of the shapes that a system's network reads, two clips."""
     noise = torch.Generator().manual_seed(0)
     samples = system.about["test_samples"] + 1
-    windows = [1] if system.net.fusion.reads == "windows" else []
+    read = {"nothing": 1, "clip": 2, "windows": 3}[system.net.fusion.reads]  # of these three
     inputs = {
         "waveform": 0.2 * torch.rand(2, 2, samples, generator=noise) - 0.1,
-        "tags": torch.rand(2, *windows, system.about["n_tags"], generator=noise),
+        "tags": torch.rand(2, *[1] * (read == 3), system.about["n_tags"], generator=noise),
+        "times": torch.tensor([[[0.0, samples / RATE]]] * 2),
     }
-    if windows:
-        inputs["times"] = torch.tensor([[[0.0, samples / RATE]]] * 2)
-    return inputs
+    return dict(list(inputs.items())[:read])
 
 
+@torch.no_grad()
 def export_onnx(system: System, path: Path) -> dict[str, float]:
     """Write pre-emphasis, front-end, fusion and softmax as one ONNX model; return its differences.
 
-    Inputs: ``waveform`` [B, 2, T], within ±1 at 48 kHz, and ``tags`` [B, c] (and ``times``, where
-    the fusion reads windows); outputs: ``probabilities`` [B, scenes], ``code`` and, with attention,
-    ``attention_map`` [B, f]. Returned is the largest absolute difference between onnxruntime and
-    torch for each output, on noise. Raises UnfitSystem where the packages of the extra ``onnx`` are
-    missing, or probabilities or map differ by more than 1e-4.
+    Inputs, of these the ones that the network reads: ``waveform`` [B, 2, T], within ±1 at 48 kHz,
+    ``tags`` [B, c] and, where the fusion reads windows, ``times``; outputs: ``probabilities``
+    [B, scenes], ``code`` and, with attention, ``attention_map`` [B, f]. Metadata: ``labels`` and
+    ``tags`` (JSON lists), ``rate`` (Hz), ``samples`` (T), ``channels``, ``run`` and ``version`` (of
+    this library). Returned is the largest absolute difference between onnxruntime and torch for
+    each output, on noise. Raises UnfitSystem where the packages of the extra ``onnx`` are missing,
+    or probabilities or map differ by more than 1e-4.
     """
     try:
         import onnxruntime
@@ -57,20 +67,29 @@ def export_onnx(system: System, path: Path) -> dict[str, float]:
         raise UnfitSystem("an ONNX model needs more packages: pip install -e '.[onnx]'") from None
     whole = _Whole(system.to("cpu").net).eval()
     inputs = example(system)
-    with torch.no_grad():
-        expected = whole(**inputs)
+    expected = whole(**inputs)
     names = ["probabilities", "code", "attention_map"][: len(expected)]
     with warnings.catch_warnings(action="ignore"):  # of the exporter, about itself
+        batch = dict.fromkeys(inputs, {0: torch.export.Dim("batch")})
+        # strict, since otherwise ``len(tags)`` in a fusion would fix the size of the batch
         model = torch.onnx.export(
-            whole,
-            tuple(inputs.values()),
+            torch.export.export(whole, (), inputs, dynamic_shapes=batch, strict=True),
             input_names=list(inputs),
             output_names=names,
-            dynamo=True,
+            dynamic_shapes=batch,
             verbose=False,
-            dynamic_shapes=dict.fromkeys(inputs, {0: torch.export.Dim("batch")}),
             external_data=False,
         )
+    model.model.graph.inputs[:] = [entry for entry in model.model.graph.inputs if entry.uses()]
+    model.model.metadata_props.update(
+        labels=json.dumps(system.labels),
+        tags=json.dumps(system.tags),
+        rate=str(RATE),
+        samples=str(inputs["waveform"].shape[-1]),
+        channels="2",
+        run=system.about["run"],
+        version=version("asc_lib"),
+    )
     with written_whole(path) as temporary:
         model.save(temporary)
         session = onnxruntime.InferenceSession(str(temporary))
