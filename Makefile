@@ -44,8 +44,8 @@ test-all: test ## the same and the slow tests: 56 configurations, a stand-in for
 sweep: env ## all 56 cells of the paper on `mini`, one per core or GPU at a time (an hour)
 	$(BIN)/asc sweep all --data mini
 
-kills: env ## kill downloads, packing, tagging and training 50 times; each must resume (20 minutes)
-	$(BIN)/python tests/kill_nine.py --kills 50
+kills: env ## kill downloads, packing, tagging, training and saving 100 times (20 minutes)
+	$(BIN)/python tests/kill_nine.py --kills 100
 
 bench: env ## our speed beside the plain way, to results/bench (ten minutes)
 	$(BIN)/python -m tests.bench

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,16 +12,21 @@ from typer.core import TyperGroup
 
 from . import corpora, diagram, plots, settings, stats
 from .corpora import fetch, store
-from .files import data_root, inventory, results_root, write_text, written_whole
+from .files import data_root, inventory, results_root, shown, write_text, written_whole
 from .runs import paper, readable, records, tables
 from .tags.sources import open_tag_vectors
 from .use import export, system
+
+# What bad input, a full disk or a lost connection may raise here and in other libraries. A bug in
+# this one raises something else, as a rule, and keeps its traceback.
+EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, EOFError, zipfile.BadZipFile)
 
 
 class Commands(TyperGroup):
     """Commands whose expected errors end them with one line and exit code 1."""
 
     def invoke(self, ctx):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot write
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort):  # RuntimeErrors, but how a command ends itself
@@ -28,9 +34,10 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             print("stopped: run the same command again to resume", file=sys.stderr)
             raise SystemExit(130) from None
-        except (ValueError, OSError, RuntimeError) as error:
+        except EXPECTED as error:
             group = "data " if self.name == "data" else ""
-            raise SystemExit(f"asc {group}{ctx.invoked_subcommand}: {error}") from None
+            told = str(error) or type(error).__name__
+            raise SystemExit(f"asc {group}{ctx.invoked_subcommand}: {shown(told)}") from None
 
 
 OPTIONS = dict(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -59,7 +66,7 @@ def check(data: Name) -> None:
     counts, findings = corpora.find(data).check()
     print(counts.to_string(index=False, na_rep="-"), end="\n\n")
     for finding in findings:
-        print(f"{'wrong' if finding.fatal else 'note '}  {finding.file} {finding.what}")
+        print(shown(f"{'wrong' if finding.fatal else 'note '}  {finding.file} {finding.what}"))
     wrong = sum(finding.fatal for finding in findings)
     print(f"{wrong} wrong, {len(findings) - wrong} to note")
     raise typer.Exit(1 if wrong else 0)
@@ -134,7 +141,7 @@ def sweep_(
     if failed:
         print(
             f"{len(failed)} failed:",
-            *(f"  {outcome.job.run}: {outcome.error}" for outcome in failed),
+            *(shown(f"  {outcome.job.run}: {outcome.error}") for outcome in failed),
             sep="\n",
         )
     raise typer.Exit(1 if failed else 0)
@@ -245,12 +252,16 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
 ) -> None:
     """Classify recordings; unusable ones are listed on standard error, with exit code 1."""
-    found, unfit = _load(system_, device).predict_each(recordings)
-    for why in unfit.values():
-        print(f"asc predict: {why}", file=sys.stderr)
-    if as_json:
-        print(json.dumps([prediction.described() for prediction in found.values()], indent=1))
-    for prediction in [] if as_json else found.values():
+    described = []
+    unusable = 0
+    for prediction in _load(system_, device).predict_each(recordings):
+        if isinstance(prediction, system.Unusable):
+            unusable += 1
+            print(f"asc predict: {prediction.why}", file=sys.stderr, flush=True)
+            continue
+        if as_json:
+            described.append(prediction.described())
+            continue
         likely = ", ".join(
             f"{name} {100 * p:.0f} %" for name, p in prediction.probabilities.nlargest(3).items()
         )
@@ -260,8 +271,11 @@ def predict(
             f"(network: {likely}{'; tags: ' + tags if tags else ''})",
             *prediction.notes,
             sep="\n  note: it ",
+            flush=True,
         )
-    raise typer.Exit(1 if unfit else 0)
+    if as_json:
+        print(json.dumps(described, indent=1))
+    raise typer.Exit(1 if unusable else 0)
 
 
 @app.command("export")

@@ -1,33 +1,75 @@
 """Where files live, and how they are written: whole or not at all, once, under a fingerprint."""
 
 import contextlib
+import ctypes
 import errno
+import fcntl
+import glob
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
-import uuid
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+PART = ".part"  # suffix of a folder in which something is written
+OLD = "old"
+AT_FDCWD = -100  # of Linux, as is the next
+RENAME_EXCHANGE = 2
+
+
+def named(variable: str, default: str = "") -> list[Path]:
+    """The paths in an environment variable, separated by ``:``; absolute, without links.
+
+    Relative ones count from the repository, so that they mean one place in every working folder.
+    """
+    return [
+        printable(REPOSITORY / Path(word).expanduser()).resolve()
+        for word in (os.environ.get(variable) or default).split(os.pathsep)
+        if word
+    ]
 
 
 def data_root() -> Path:
     """Folder of corpora and what is made from them: ``ASC_DATA``, or ``data/`` here."""
-    return Path(os.environ.get("ASC_DATA") or REPOSITORY / "data").resolve()
+    return named("ASC_DATA", "data")[0]
 
 
 def results_root() -> Path:
     """Folder of records: ``ASC_RESULTS``, or ``results/local/`` in the repository."""
-    return Path(os.environ.get("ASC_RESULTS") or REPOSITORY / "results" / "local").resolve()
+    return named("ASC_RESULTS", "results/local")[0]
+
+
+def cores() -> int:
+    """Processors that this process may use: of its container and its affinity."""
+    return joblib.cpu_count()
+
+
+def shown(text: str) -> str:
+    """A message for a terminal: no name in it can move the cursor or begin a line of its own."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode()
+        for c in text.replace("\n  ", "\0")
+    ).replace("\\x00", "\n  ")
+
+
+def printable(path: Path | str) -> Path:
+    """The path. Raises ValueError where printing its name could do more than show it."""
+    if not str(path).isprintable():
+        raise ValueError(
+            f"{ascii(str(path))} has a name with control characters or that is not UTF-8: rename it"
+        )
+    return Path(path)
 
 
 def inventory() -> pd.DataFrame:
@@ -67,25 +109,83 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` to write a file or folder to; renamed on success.
+    """Yield a path to write a file or folder to, which takes the place of ``path`` on success.
 
-    A file replaces a file, and a folder a folder; raises IsADirectoryError where a file would
-    replace a folder.
+    In one step: a reader finds the old one or the new one, whenever this process is killed. What a
+    killed one has left is removed by the next that writes there. Files get the usual permissions.
+    Raises OSError where a file would replace anything but a file, or a folder anything but a
+    folder.
     """
-    if not path.name:
-        raise IsADirectoryError(errno.EISDIR, "not the name of a file", str(path))
+    path = Path(os.path.realpath(path))
+    if not path.name or (path.exists() and not (path.is_file() or path.is_dir())):
+        raise OSError(errno.EINVAL, "not the name of a regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
-    old = temporary.with_suffix(".old")
+    recovered(path)
+    folder, handle = _held_folder(path)
     try:
+        temporary = folder / path.name
         yield temporary
-        if path.is_dir() and temporary.is_dir():
-            os.replace(path, old)  # a folder that holds anything is not replaced in one step
-        os.replace(temporary, path)
+        usual = folder / "mode"
+        usual.touch()  # some libraries write files that their owner alone may read
+        for file in [temporary, *temporary.rglob("*")]:
+            if not file.is_dir():
+                file.chmod(usual.stat().st_mode)
+        _replace(temporary, path)
     finally:
-        for folder in (temporary, old):
-            shutil.rmtree(folder, ignore_errors=True)
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _held_folder(path: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent))
+        handle = _held(folder)
+        if handle is not None:  # else ``recovered`` of another process was faster
+            return folder, handle
+
+
+def _held(folder: Path) -> int | None:
+    """Hold a folder as long as this process lives; None where another does, or it is gone."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.exists():
+                return handle
+        os.close(handle)
+    return None
+
+
+def recovered(path: Path) -> Path:
+    """``path``, after what killed writers of it have left: an old folder goes back to its place."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
+        handle = _held(folder)
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                if not path.exists() and (folder / OLD).exists():
+                    os.rename(folder / OLD, path)
+                shutil.rmtree(folder)
+            os.close(handle)
+    return path
+
+
+def _replace(new: Path, path: Path) -> None:
+    try:
+        os.replace(new, path)
+    except OSError:  # of a folder where one lies already
+        if not (new.is_dir() and path.is_dir()):
+            raise
+        if not _exchanged(new, path):  # then in two steps; ``recovered`` knows of the first
+            os.rename(path, new.with_name(OLD))
+            os.rename(new, path)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether the system could exchange two folders in one step (Linux, most file systems)."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    return renameat2 is not None and not renameat2(
+        *(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    )
 
 
 def write_text(path: Path, text: str) -> None:

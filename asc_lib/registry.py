@@ -6,12 +6,10 @@ files (separated by ``:``), which are loaded before a name is looked up.
 """
 
 import importlib.util
-import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
-from .files import first_line
+from .files import first_line, named
 
 
 class ParameterError(ValueError):
@@ -25,8 +23,7 @@ def unknown(parameter: str, value: object, valid: Iterable[str]) -> ParameterErr
 
 def load_plugins() -> None:
     """Load the files that ``ASC_PLUGINS`` names, each once. Raises ParameterError for a bad one."""
-    for name in filter(None, os.environ.get("ASC_PLUGINS", "").split(os.pathsep)):
-        path = Path(name).expanduser().resolve()
+    for path in named("ASC_PLUGINS"):
         if str(path) in sys.modules:
             continue
         spec = importlib.util.spec_from_file_location(str(path), path)

@@ -79,8 +79,11 @@ class Settings(pydantic.BaseModel):
         return {name: getattr(self, name) for name in SIZES if getattr(self, name) is not None}
 
     def parameters(self) -> dict[str, int | str | None]:
+        """All of the notebook, and the fusion; names, where one is a path of this machine."""
         names = NOTEBOOKS[self.notebook] + (("fusion",) if self.fusion else ())
-        return {name: getattr(self, name) for name in names}
+        tags = self.tags and sources.name_of(self.tags)
+        known = {name: getattr(self, name) for name in names}
+        return known | {"data": self.data_name} | ({"tags": tags} if "tags" in known else {})
 
     def describe(self) -> pd.DataFrame:
         return pd.Series(self.parameters(), dtype=object).fillna("does not apply").to_frame("value")
@@ -122,11 +125,13 @@ def _one_of(name: str, value: str, valid: Sequence[str]) -> None:
 
 def _resolved(settings: Settings) -> Settings:
     tagging = settings.notebook == "01_tagger"
-    if tagging or not Path(settings.data).is_dir():
+    if tagging or not Path(settings.data).expanduser().is_dir():
         folder = () if tagging else (corpora.FOLDER,)
         _one_of("data", settings.data, (*corpora.scene_data_sets(), *folder))
-    preset = settings.preset
+    data = corpora.resolved(settings.data)
+    preset = corpora.find(data).preset
     new: dict[str, object] = {
+        "data": data,
         "epochs": settings.epochs or (preset.tagger if tagging else preset.scene).epochs,
         "threads": settings.threads or (preset.tagger_threads if tagging else preset.threads),
         "device": checked_device(settings.device),
@@ -153,12 +158,11 @@ def _network(settings: Settings, preset: Preset) -> dict[str, object]:
             check_heads(settings.heads, FRONT_ENDS[front_end].filters)
         except ValueError as error:
             raise ParameterError(f"parameter 'heads': {error}") from None
-    if settings.tags is not None:
-        sources.find(settings.tags)
+    tags = settings.tags if settings.tags is None else sources.resolved(settings.tags)
     return {
         "front_end": front_end,
         "fusion": fusion,
-        "tags": None if entry.build.reads == "nothing" else settings.tags,
+        "tags": None if entry.build.reads == "nothing" else tags,
         **{size: None for size in SIZES if size not in entry.uses},
     }
 

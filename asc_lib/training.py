@@ -114,6 +114,23 @@ def fit(
     return pd.DataFrame(history)
 
 
+def loaded(build: Callable[[], nn.Module], weights: dict[str, torch.Tensor]) -> nn.Module:
+    """A new network with these weights.
+
+    Built once without memory first: raises ValueError where the weights are not those of such a
+    network, or not finite, however large a network they say they are.
+    """
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in build().state_dict().items()}
+    if shapes != {name: value.shape for name, value in weights.items()}:
+        raise ValueError("the weights are those of another network")
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise ValueError("some weights are not finite")
+    net = build()
+    net.load_state_dict(weights)
+    return net
+
+
 def save_checkpoint(path: Path, net: nn.Module, optimiser, schedule, history: list[dict]) -> None:
     """Write weights, optimiser state and history as one safetensors file, atomically."""
     state = optimiser.state_dict()

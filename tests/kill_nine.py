@@ -1,4 +1,6 @@
-"""Kill downloads, packing, tagging and training at random: each must then end as if undisturbed.
+"""Kill downloads, packing, tagging, training and saving at random.
+
+Each must then end as if undisturbed, with nothing hidden left behind.
 
     python tests/kill_nine.py --kills 50
 
@@ -24,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-JOBS = ("fetch", "pack", "tags", "training")
+STAMPED = ("svm.skops", "system.json")  # hold the time, and its digest; loading checks them
+JOBS = ("fetch", "pack", "tags", "training", "saving")
 
 
 def corpus(folder: Path):
@@ -96,6 +99,50 @@ def training(shared: Path, own: Path) -> None:
     (own / "checkpoint.safetensors").unlink()  # holds the seconds
 
 
+def saving(shared: Path, own: Path) -> None:
+    """Save a system with its tagger, its record and a table over what is there, again and again."""
+    import pandas as pd
+    import torch
+
+    from asc_lib import corpora, settings
+    from asc_lib.corpora import store
+    from asc_lib.files import write_text
+    from asc_lib.runs import records
+    from asc_lib.scene_net import SceneNet
+    from asc_lib.scenes import SceneData
+    from asc_lib.tagging_net import TaggingNet
+    from asc_lib.tags.sources import TagVectors
+    from asc_lib.tags.tagger import Tagger
+    from asc_lib.use import system
+
+    os.environ["ASC_RESULTS"] = str(own / "results")
+    torch.manual_seed(0)
+    scenes = corpus(shared)
+    preset = corpora.find("mini").preset
+    names = [f"tag {k}" for k in range(20)]
+    tagger = Tagger({fold: TaggingNet(20, preset.tagger) for fold in (1, 2)}, names, preset.tagger)
+    values = np.random.default_rng(0).random((len(scenes.clips), 1, 20), "float32")
+    vectors = TagVectors(values, names, "tagger", tagger=tagger)
+    data = SceneData(scenes, store.pack(scenes), vectors, preset.scene, "cpu")
+    net = SceneNet(20, 10, "narrow", "attention", heads=2, layers=1)
+    notebook = dict(data="mini", seed=0, epochs=1, device="cpu", threads=1, front_end="auto")
+    notebook |= dict(precision="float32", tags="tagger", heads=2, layers=1)
+    checked = settings.check("04_attention", **notebook)
+    history = pd.DataFrame([{"epoch": 1, "loss": 1.0, "seconds": 1.0}])
+    evaluated = data.evaluate(net)
+    folder = (
+        own / "results" / "mini" / "systems" / records.scene_run(checked, data.waveforms, vectors)
+    )
+    for _ in range(5):
+        if folder.parent.exists():  # what is there is whole, and its system answers
+            for path in folder.parent.glob("[!.]*"):
+                system.load(path, "cpu")
+            records.read_records("mini")
+        record = records.write_scene_record(checked, data, net, history, evaluated)
+        system.save(checked, data, net, record)
+        write_text(own / "results" / "mini" / "table.csv", pd.DataFrame(record["history"]).to_csv())
+
+
 def work(job: str, shared: Path, own: Path) -> None:
     import torch
 
@@ -155,14 +202,12 @@ def finish(process: subprocess.Popen) -> float:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Hash of every file by its name, but of locks and of temporary files that a kill left."""
-    files = [
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".lock" and ".part" not in path.name
-    ]
+    """Hash of every file by its name, but of locks."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(folder).as_posix(): path.name
+        if path.name in STAMPED
+        else hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
 

@@ -376,7 +376,7 @@ def test_a_sweep_takes_a_plugin(mine, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     first, second = (path.name for path in mine)
-    monkeypatch.setenv("ASC_PLUGINS", f"{first}{os.pathsep}~/{second}")
+    monkeypatch.setenv("ASC_PLUGINS", f"{tmp_path / first}{os.pathsep}~/{second}")
     assert sweep.roots()["ASC_PLUGINS"] == os.pathsep.join(map(str, mine))
 
 

@@ -42,19 +42,30 @@ def write(root, system, seed, wrong, tags="tagger", **sizes):
     if system != "baseline":
         parameters |= dict(tags=tags) | {size: sizes.get(size) for size in SIZES}
     share = float(np.mean(predicted == TRUTH))
-    figures = {"accuracy": share, "accuracy_softmax": share, "accuracy_paper_protocol": share}
+    figures = {
+        **dict.fromkeys(("accuracy", "accuracy_softmax", "accuracy_paper_protocol"), share),
+        "clips": CLIPS,
+        "locations": CLIPS // 2,
+        "interval": [0.0, 1.0],
+        "accuracy_by_kernel": {"rbf": share},
+        "choices": 1,
+        "kernel": "rbf",
+    }
     record = {
         "run": run,
         "table": {"baseline": 2, "codecat": 2, "attention": 3, "combined_shared": 5}.get(system),
         "system": system,
         "parameters": parameters,
-        "data": {"name": "mini", "fingerprint": "f"},
+        "data": {"name": "mini", "clips": {"test": CLIPS}, "fingerprint": "f"},
         "tags": None if system == "baseline" else tagged,
         "labels": SCENES,
         "n_parameters": 1000,
         "macs": 2_000_000,
         "test": figures,
         "test_all": figures,
+        "history": [{"epoch": 1, "loss": 1.0}],
+        "seconds": 1.0,
+        "environment": {},
     }
     (folder / f"{run}.json").write_text(json.dumps(record))
 

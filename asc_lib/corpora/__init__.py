@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 
+from ..files import printable
 from ..registry import load_plugins, unknown
 from .custom import custom
 from .data_set import DATA_SETS, CorpusError, DataSet, SceneCorpus, TagCorpus
@@ -24,14 +25,23 @@ def scene_data_sets() -> list[str]:
     return sorted(name for name, data_set in DATA_SETS.items() if data_set.scenes)
 
 
-def find(data: str) -> DataSet:
-    """The data set of this name, or the custom one in this folder. Raises ParameterError."""
+def resolved(data: str) -> str:
+    """What a user typed as a data set: its name, or its folder's absolute path.
+
+    Raises ParameterError.
+    """
     load_plugins()
     if data in DATA_SETS:
-        return DATA_SETS[data]
-    if Path(data).is_dir():
-        return custom(Path(data))
+        return data
+    if data.strip() and Path(data).expanduser().is_dir():
+        return str(printable(Path(data).expanduser()).resolve())
     raise unknown("data", data, [*DATA_SETS, FOLDER])
+
+
+def find(data: str) -> DataSet:
+    """The data set of this name, or the custom one in this folder. Raises ParameterError."""
+    data = resolved(data)
+    return DATA_SETS[data] if data in DATA_SETS else custom(Path(data))
 
 
 def with_scenes(data: str) -> DataSet:

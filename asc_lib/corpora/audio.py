@@ -1,22 +1,28 @@
 """Read, check and convert audio files."""
 
+import contextlib
 import math
 import wave
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import median_low
 
 import librosa
 import numpy as np
 import soundfile
 
+from ..files import printable
+
 RATE = 48_000  # Hz, of every scene clip
 CHANNELS = 2
 SHORTEST = 1.0  # s
+LOWEST_RATE = 2_000  # Hz
 MISSING = "is missing: unpack its archive there"
 NOT_NUMBERS = "holds {} values that are not numbers (NaN or infinite)"
+MANY = 2**48  # frames; libsndfile reports more where it does not know
+BLOCK = 2**22  # frames
 UNREADABLE = (soundfile.LibsndfileError, TypeError)  # TypeError: samples without a header
 
 
@@ -40,13 +46,14 @@ def read(
     Of 24-bit files the upper 16 bits are kept (rounded down, without dither: the error, at most one
     step, lies 90 dB below full scale); values of floating-point files beyond ±1 are clipped. Raises
     AudioError, naming the file, where it cannot be read, holds no samples or values that are not
-    numbers, or has another rate (Hz), number of channels or length (samples) than asked for.
+    numbers, or has another rate (Hz), number of channels or length (samples) than asked for. A
+    length that is wrong by 10 ms or less is mended (``fitted``).
     """
     clip, own_rate, problems = decoded(path)
     problems = problems or mismatches(clip, own_rate, rate, channels, samples)
     if problems:
         raise AudioError(f"{path} {problems[0]}")
-    return clip
+    return fitted(clip, samples)
 
 
 def decoded(path: Path) -> tuple[np.ndarray, int, list[str]]:
@@ -55,53 +62,82 @@ def decoded(path: Path) -> tuple[np.ndarray, int, list[str]]:
     The clip of an unusable file is empty.
     """
     nothing = np.zeros((0, 0), "int16")
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         return nothing, 0, [MISSING]
-    if not Path(path).stat().st_size:
+    if not path.stat().st_size:
         return nothing, 0, ["is an empty file (0 bytes): copy or unpack it again"]
-    quick = _upper_16_bits(path)
-    if quick is not None:
-        return *quick, []
     try:
-        with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            clip, wrong = _samples(file)
+        info = soundfile.info(path)
+        stated = _stated(path, info)
+        rate = info.samplerate
+        clip = _upper_16_bits(path, info)
+        wrong = 0
+        if clip is None:
+            with soundfile.SoundFile(path) as file:
+                clip, wrong = _samples(file)
     except UNREADABLE as error:
         return nothing, 0, [unreadable(error)]
-    if not clip.size:
-        return nothing, rate, ["holds no sample"]
-    if wrong:
-        return nothing, rate, [NOT_NUMBERS.format(wrong)]
-    return clip, rate, []
+    frames = clip.shape[1]
+    problems = {
+        f"has a sample rate of {rate} Hz: at least {LOWEST_RATE} Hz are needed": rate < LOWEST_RATE,
+        "holds no sample": not frames,
+        NOT_NUMBERS.format(wrong): wrong,
+        f"ends after {frames / rate:.4g} s, but its header says {stated / rate:.4g} s: copy it "
+        "again": frames < stated - rate // 10,
+    }
+    found = [what for what, applies in problems.items() if applies]
+    return (nothing if found else clip), rate, found
 
 
-# The next ``frames`` as int16 [channels, frames], and how many values are not numbers.
-def _samples(file: soundfile.SoundFile, frames: int = -1) -> tuple[np.ndarray, int]:
-    if file.subtype not in ("FLOAT", "DOUBLE", "VORBIS", "OPUS"):
-        return file.read(frames, "int16", always_2d=True).T, 0
-    # From these formats libsndfile's own integers would be cut off or wrap around.
-    clip = file.read(frames, "float32", always_2d=True).T
+# The next ``frames`` as int16 [channels, frames], and how many values are not numbers. In blocks,
+# since some formats do not say how long they are, and others cannot seek.
+def _samples(file: soundfile.SoundFile, frames: int = MANY) -> tuple[np.ndarray, int]:
+    # From the formats that hold floats libsndfile's own integers would be cut off or wrap around.
+    kind = "float32" if file.subtype in ("FLOAT", "DOUBLE", "VORBIS", "OPUS") else "int16"
+    blocks = [np.zeros((0, file.channels), kind)]
+    while frames > 0:
+        blocks.append(file.read(min(frames, BLOCK), kind, always_2d=True))
+        frames = frames - BLOCK if len(blocks[-1]) == min(frames, BLOCK) else 0
+    clip = np.concatenate(blocks).T
+    if kind == "int16":
+        return clip, 0
     wrong = int(np.sum(~np.isfinite(clip)))
     clip = np.nan_to_num(clip, posinf=1, neginf=-1)
     return np.round(clip * 2.0**15).clip(-(2**15), 2**15 - 1).astype("int16"), wrong
 
 
-# A 24-bit WAV file and its rate, in a fifth of the time; None for any other file.
-def _upper_16_bits(path: Path) -> tuple[np.ndarray, int] | None:
+# Frames by the header; 0 where it does not know. libsndfile corrects those of a WAV file that was
+# cut short.
+def _stated(path: Path, info: soundfile._SoundFileInfo) -> int:
+    with (
+        contextlib.suppress(wave.Error, EOFError, RuntimeError, OSError),
+        wave.open(str(path)) as file,
+    ):
+        size = file.getnframes() * file.getsampwidth() * file.getnchannels()
+        if path.stat().st_size < size < 2**32 - 2**8:  # more means unknown
+            return file.getnframes()
+    return info.frames if info.frames < MANY else 0
+
+
+# A 24-bit WAV file in a fifth of the time; None for any other file, and for one whose header means
+# something else to libsndfile.
+def _upper_16_bits(path: Path, info: soundfile._SoundFileInfo) -> np.ndarray | None:
+    if (info.format, info.subtype) != ("WAV", "PCM_24"):
+        return None
     try:
         with wave.open(str(path)) as file:
             header = file.getparams()
-            if header.sampwidth != 3:
-                return None
             raw = file.readframes(header.nframes)
     except (wave.Error, EOFError, RuntimeError, OSError):
         return None
     step = 3 * header.nchannels
-    if len(raw) < step:
+    read = (len(raw) / step, header.nchannels, header.framerate, header.sampwidth)
+    if not raw or read != (info.frames, info.channels, info.samplerate, 3):
         return None
     return np.ndarray(
-        (header.nchannels, len(raw) // step), "<i2", raw, offset=1, strides=(3, step)
-    ).astype("int16", order="C"), header.framerate
+        (header.nchannels, info.frames), "<i2", raw, offset=1, strides=(3, step)
+    ).astype("int16", order="C")
 
 
 def mismatches(
@@ -113,10 +149,17 @@ def mismatches(
         for what, actual, wanted in (
             (f"a sample rate of {own_rate} Hz", own_rate, rate),
             (f"{clip.shape[0]} channel(s)", clip.shape[0], channels),
-            (f"{clip.shape[1]} samples", clip.shape[1], samples),
+            (f"{clip.shape[1]} samples", fitted(clip, samples).shape[1], samples),
         )
         if wanted is not None and actual != wanted
     ]
+
+
+def fitted(clip: np.ndarray, samples: int | None) -> np.ndarray:
+    """A clip cut, or padded with zeros, to ``samples``, where it differs by 10 ms or less."""
+    if samples is None or not 0 < abs(clip.shape[1] - samples) <= RATE // 100:
+        return clip
+    return np.pad(clip, ((0, 0), (0, max(samples - clip.shape[1], 0))))[:, :samples]
 
 
 def length(path: Path) -> tuple[int, int]:
@@ -126,19 +169,21 @@ def length(path: Path) -> tuple[int, int]:
     except UNREADABLE as error:
         problems = [*decoded(path)[2], unreadable(error)]
         raise AudioError(f"{path} {problems[0]}") from None
-    if info.frames > 2**48:  # libsndfile reports more than this if the length is unknown
-        raise AudioError(f"{path} does not say how long it is: convert it, for example to WAV")
-    return info.frames, info.samplerate
+    if info.frames < MANY and _stated(Path(path), info) == info.frames:
+        return info.frames, info.samplerate
+    clip, rate, problems = decoded(path)  # since its header does not say how long it is, or lies
+    if problems:
+        raise AudioError(f"{path} {problems[0]}")
+    return clip.shape[1], rate
 
 
 def usual_length(lengths: list[tuple[int, int]]) -> int:
-    """The most common length of a custom data set's clips, in samples at 48 kHz.
+    """The median length of a custom data set's clips, in samples at 48 kHz.
 
     ``lengths``: samples and rate of each. Raises AudioError where it is under a second, too little
     for the networks.
     """
-    seconds = Counter(samples / rate for samples, rate in lengths)
-    usual = max(seconds, key=lambda value: (seconds[value], value), default=0.0)
+    usual = median_low([samples / rate for samples, rate in lengths] or [0.0])
     if usual < SHORTEST:
         raise AudioError(
             f"the usual length of these clips is {usual:g} s: at least {SHORTEST:g} s are needed"
@@ -195,15 +240,9 @@ class Recording:
     @classmethod
     def open(cls, path: Path | str, samples: int) -> "Recording":
         """Raises AudioError, naming the file, where it is unreadable or shorter than a second."""
-        path = Path(path)
+        path = printable(path)
         if not path.is_file():
             raise AudioError(f"{path} is {'not a file' if path.exists() else 'missing'}")
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            raise AudioError(
-                f"{ascii(str(path))} has a name that is not UTF-8: rename it"
-            ) from None
         frames, rate = length(path)
         if not frames:
             raise AudioError(f"{path} holds no sample")
@@ -274,11 +313,15 @@ class Recording:
         return converted(clip[:, lead:], self.rate, self.samples)
 
 
-def doubtful(clip: np.ndarray) -> list[str]:
+def at_full_scale(clip: np.ndarray) -> float:
+    """Share of samples, 0 to 1."""
+    return float(np.mean((clip == 2**15 - 1) | (clip == -(2**15))))
+
+
+def doubtful(silent: bool, share: float) -> list[str]:
     """What makes a clip doubtful: silence, or over one sample in a thousand at full scale."""
-    if not clip.any():
+    if silent:
         return ["is silent: every sample is 0"]
-    share = float(np.mean((clip == 2**15 - 1) | (clip == -(2**15))))
     return [f"is clipped: {100 * share:.1f} % of its samples are at full scale"] * (share > 1e-3)
 
 

@@ -1,56 +1,88 @@
 """Everything that can be wrong with a corpus on disk: its tables, then every audio file."""
 
-from collections import namedtuple
+import unicodedata
+from collections import Counter, namedtuple
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import joblib
-import numpy as np
 import pandas as pd
 
 from ..files import first_line
 from . import audio
 from .data_set import Finding, Tables
 
-SEPARATORS = {"\t": "tabs", ",": "commas"}
+SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 # An audio file: its shape [channels, samples] and rate (Hz), and what is wrong or doubtful.
 Examined = namedtuple("Examined", ["name", "shape", "rate", "problems", "doubts"])
+
+
+def normal(text: object) -> str:
+    """A cell as it is compared: without space around it, in one Unicode form."""
+    return unicodedata.normalize("NFC", str(text).strip())
+
+
+def read_csv(path: Path, separator: str = ",", **options) -> pd.DataFrame:
+    """A table whose header names every column once and whose rows are as wide as it.
+
+    ``options``: of ``pandas.read_csv``. Raises ValueError, without the table's name.
+    """
+    common = dict(sep=separator, header=None, encoding="utf-8-sig", skip_blank_lines=False)
+    head = pd.read_csv(path, nrows=1, dtype=str, keep_default_na=False, **common).iloc[0]
+    names = list(map(normal, head))
+    try:
+        found = pd.read_csv(path, skiprows=1, **common, **options)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame(columns=names)
+    if found.shape[1] != len(names):
+        raise ValueError(f"has {len(names)} columns in its header, {found.shape[1]} in its rows")
+    twice = [name for name, count in Counter(filter(None, names)).items() if count > 1]
+    if twice:
+        raise ValueError(f"names the column {twice[0]!r} twice")
+    return found.set_axis(names, axis=1)
 
 
 def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame | None, list[str]]:
     """A table of texts with these columns, or None, and what is wrong with it.
 
-    The first column names files. Windows line ends and a byte order mark do no harm.
+    The first column names files. Windows line ends, a byte order mark, space around cells, empty
+    rows and Unicode forms do no harm.
     """
     if not path.is_file():
         return None, ["is missing: unpack the corpus's meta data there"]
     try:
-        found = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except pd.errors.EmptyDataError:
+        found = read_csv(path, separator, dtype=str, keep_default_na=False)
+    except (pd.errors.EmptyDataError, IndexError):
         return None, ["is empty"]
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+    except ValueError as error:
         return None, [f"cannot be read as a table: {first_line(error)}"]
     if not set(columns) <= set(found.columns):
-        (other,) = SEPARATORS.keys() - {separator}
-        if len(found.columns) == 1 and other in found.columns[0]:
+        head = ", ".join(found.columns)
+        others = [words for mark, words in SEPARATORS.items() if mark in head and mark != separator]
+        if len(found.columns) == 1 and others:
             return None, [
-                f"is separated by {SEPARATORS[other]}: this format separates columns by "
+                f"is separated by {others[0]}: this format separates columns by "
                 f"{SEPARATORS[separator]}"
             ]
         return None, [
-            f"has the columns {', '.join(map(str, found.columns))}; "
+            f"has the columns {head}; "
             f"expected {', '.join(columns)}, separated by {SEPARATORS[separator]}"
         ]
+    found = found.fillna("").map(normal)
+    found = found[(found != "").any(axis=1)]
+    file = columns[0]
+    found[file] = found[file].map(lambda name: name and PurePosixPath(name).as_posix())
     problems = [] if len(found) else ["holds no row"]
-    empty = {column: np.flatnonzero(found[column].str.strip() == "") for column in columns}
-    problems += [f"line {rows[0] + 2} has no {name}" for name, rows in empty.items() if rows.size]
-    names = found[columns[0]]
-    twice = names[names.duplicated()]
+    for column in columns:
+        empty = found.index[found[column] == ""]
+        problems += [f"line {row + 2} has no {column}" for row in empty[:1]]
+    for column in found.columns.difference([file]):
+        odd = found.index[~found[column].map(str.isprintable)]
+        problems += [f"line {row + 2} has a control character in {column}" for row in odd[:1]]
+    twice = found[file][found[file].duplicated()]
     if twice.size:
         problems.append(f"names {twice.iloc[0]!r} twice ({twice.size} such rows)")
-    return found, [*problems, *filter(None, map(unsafe, names))]
+    return found.reset_index(drop=True), [*problems, *filter(None, map(unsafe, found[file]))]
 
 
 def read_tables(
@@ -130,9 +162,10 @@ def examined(
     def examine(name: str) -> Examined:
         clip, own_rate, problems = audio.decoded(root / name)
         problems = problems or audio.mismatches(clip, own_rate, rate, channels, samples)
-        return Examined(
-            name, clip.shape, own_rate, problems, ([] if problems else audio.doubtful(clip))
-        )
+        doubts = [] if problems else audio.doubtful(not clip.any(), audio.at_full_scale(clip))
+        if not problems and clip.shape[1] != audio.fitted(clip, samples).shape[1]:
+            doubts.append(f"has {clip.shape[1]} samples: padded or cut to {samples}")
+        return Examined(name, clip.shape, own_rate, problems, doubts)
 
     return joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
         joblib.delayed(examine)(name) for name in names

@@ -3,7 +3,6 @@
 A data set is one ``DataSet``, registered by one module of this folder.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..files import data_root
+from ..files import cores, data_root, fingerprint
 from ..recipes import Preset, SceneRecipe, TaggerSizes
 from ..registry import Registry
 
-CORES = os.cpu_count() or 1
-FULL_SIZE = Preset("released", SceneRecipe(), TaggerSizes(), threads=CORES, tagger_threads=CORES)
+FULL_SIZE = Preset("released", SceneRecipe(), TaggerSizes(), cores(), cores())
 DATA_SETS = Registry("data")
+COLUMNS = ["filename", "scene_label", "location", "city", "device", "split", "fold"]
 
 
 class CorpusError(ValueError):
@@ -56,10 +55,9 @@ class Tables(NamedTuple):
 class SceneCorpus:
     """Scene clips and, for composed corpora, what is in them.
 
-    ``clips``: one row per clip with filename, scene_label, location, city, device, split (train,
-    test or unused) and fold (that of the recordings inside it; 0 where no tagger can have heard
-    any). ``composition``: one row per bed or event with filename, tag, recording, role, onset (s)
-    and snr (dB), or None.
+    ``clips``: one row per clip with ``COLUMNS``: split is train, test or unused, and fold that of
+    the recordings inside it (0 where no tagger can have heard any). ``composition``: one row per
+    bed or event with filename, tag, recording, role, onset (s) and snr (dB), or None.
     """
 
     name: str
@@ -72,6 +70,11 @@ class SceneCorpus:
     def labels(self) -> list[str]:
         """The scenes, in alphabetical order."""
         return sorted(self.clips["scene_label"].unique())
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with what is trained on, what is judged, and how: every cell of ``COLUMNS``."""
+        return fingerprint(self.clips.reindex(columns=COLUMNS).astype(str).to_dict("list"))
 
     def rows(self, *splits: str) -> np.ndarray:
         return np.flatnonzero(self.clips["split"].isin(splits))
@@ -95,6 +98,11 @@ class TagCorpus:
     root: Path
     clips: pd.DataFrame
     tags: list[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with every cell of ``clips``, and with the order of the tags."""
+        return fingerprint(self.root.name, self.clips.astype(str).to_dict("list"), self.tags)
 
     def targets(self) -> np.ndarray:
         """Float array [clips, tags]: 1 where a clip carries a tag."""

@@ -6,7 +6,6 @@ trained on; fold 5 makes the test scenes.
 """
 
 import functools
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from ..files import data_root, fingerprint
+from ..files import data_root, fingerprint, named
 from ..recipes import SMALL_SCENE, SMALL_TAGGER, Preset
 from . import audio, checks
 from .data_set import Tables, register
@@ -24,11 +23,10 @@ from .soundscapes import RATE, Recipe, Scene, composed, mislabelled
 
 def folder() -> Path:
     """ESC-50's folder: ``ASC_ESC50``, or ``esc50/`` or ``ESC-50-master/`` under ``ASC_DATA``."""
-    named = os.environ.get("ASC_ESC50")
-    places = [Path(named)] if named else [data_root() / "esc50", data_root() / "ESC-50-master"]
+    places = named("ASC_ESC50") or [data_root() / "esc50", data_root() / "ESC-50-master"]
     for place in places:
         if (place / "meta" / "esc50.csv").is_file() and (place / "audio").is_dir():
-            return place.resolve()
+            return place
     raise FileNotFoundError(
         f"no ESC-50 (audio/, meta/esc50.csv) in {' or '.join(map(str, places))}: "
         "`asc data fetch esc50` downloads it from https://github.com/karolpiczak/ESC-50 "

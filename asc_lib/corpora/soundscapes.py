@@ -18,7 +18,7 @@ import pandas as pd
 import soundfile
 from scipy import fft, signal
 
-from ..files import data_root, fingerprint, made_once
+from ..files import cores, data_root, fingerprint, made_once
 from ..recipes import TAG_RATE
 from . import audio, checks, fsdkaggle2019, tau2019
 from .audio import CHANNELS, RATE
@@ -251,7 +251,7 @@ def _write_location(location: Location, recipe: Recipe, sounds: Sounds, folder: 
 
 
 def _in_parallel(function: Callable, items: Iterable, *shared: object) -> list:
-    return joblib.Parallel(n_jobs=min(joblib.cpu_count(), 16), batch_size=4)(
+    return joblib.Parallel(n_jobs=min(cores(), 16), batch_size=4)(
         joblib.delayed(function)(item, *shared) for item in items
     )
 

@@ -26,7 +26,7 @@ class Store:
     """
 
     waveforms: np.ndarray | torch.Tensor
-    fingerprint: str
+    fingerprint: str  # of the waveforms and of the corpus
 
     @property
     def samples(self) -> int:
@@ -61,10 +61,7 @@ def folder(corpus: SceneCorpus) -> Path:
     """Where the store of a corpus lies; a custom data set gets another when a file changes."""
     described = [corpus.root.name, corpus.clips["filename"].tolist(), VERSION]
     if corpus.convert:
-        described += [
-            str(corpus.root),
-            [_state(corpus.root / name) for name in corpus.clips["filename"]],
-        ]
+        described.append([_state(corpus.root / name) for name in corpus.clips["filename"]])
     return data_root() / "made" / f"{corpus.name}-store-{fingerprint(described)}"
 
 
@@ -85,7 +82,10 @@ def pack(corpus: SceneCorpus) -> Store:
     try:
         return Store(
             np.load(path / "waveforms.npy", mmap_mode="r", allow_pickle=False),
-            json.loads((path / "index.json").read_text(encoding="utf-8"))["fingerprint"],
+            fingerprint(
+                json.loads((path / "index.json").read_text(encoding="utf-8"))["fingerprint"],
+                corpus.fingerprint,
+            ),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorpusError(

@@ -109,6 +109,8 @@ def cells(name: str, **others: int | str) -> list[Cell]:
     chosen = sweeps()
     if name not in chosen:
         raise ValueError(f"unknown sweep '{name}': choose one of {', '.join(chosen)}")
+    if "data" in others:  # a worker may run in another folder
+        others["data"] = corpora.resolved(others["data"])
     return [cell(system, parameters, **others) for system, parameters in chosen[name]]
 
 

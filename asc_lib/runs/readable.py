@@ -1,5 +1,8 @@
 """The tables of ``tables`` as text, as a reader wants them."""
 
+import html
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -77,10 +80,16 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def literal(text: object) -> str:
+    """A text that Markdown shows as it is: no HTML, link, formula or cell border is in it."""
+    escaped = html.escape(str(text), quote=False).replace("](", "]\\(")
+    return re.sub(r"[|$`]", r"\\\g<0>", escaped)
+
+
 def markdown(table: pd.DataFrame) -> str:
     rows = [
-        [table.index.name, *table.columns],
+        map(literal, [table.index.name, *table.columns]),
         ["---"] * (1 + len(table.columns)),
-        *([str(value) for value in row] for row in table.reset_index().to_numpy()),
+        *(map(literal, row) for row in table.reset_index().to_numpy()),
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

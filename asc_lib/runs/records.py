@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 import platform
 import re
 import zipfile
@@ -16,23 +15,34 @@ import torch
 
 from .. import corpora
 from ..corpora.store import Store
-from ..files import data_root, fingerprint, first_line, results_root, write_text, written_whole
+from ..files import (
+    cores,
+    data_root,
+    fingerprint,
+    first_line,
+    results_root,
+    write_text,
+    written_whole,
+)
 from ..front_ends import FRONT_ENDS
 from ..fusion import FUSIONS
 from ..scene_net import SceneNet, multiply_adds, n_parameters
 from ..scenes import KERNEL, KERNELS, SceneData, accuracies, test_sets
+from ..schemas import SceneRecord, TaggerRecord, read_json, validated
 from ..settings import Settings
 from ..stats import accuracy, interval
 from ..tags.sources import TagVectors
 from ..tags.tag_data import SUPERVISION
 from ..tags.tagger_training import TrainedTagger
 
+SCENE_COLUMNS = ["filename", "location", "city", "split", "truth", "svm", "softmax"]
+TAG_COLUMNS = ["fname", "recording", "labels", "lrap", "lrap_stage_1", "top"]
 VERSION = 3  # raised when a change of the code changes what a run gives
 
 
 def run_name(settings: Settings, *fingerprints: str) -> str:
     """Readable name of a run, with a hash of its parameters (but the device), data and recipe."""
-    parameters = settings.parameters() | {"data": settings.data_name}
+    parameters = settings.parameters()
     parameters.pop("device")
     described = [asdict(settings.recipe if settings.fusion else settings.tagger_sizes)]
     if settings.fusion:
@@ -61,7 +71,7 @@ def scene_run(settings: Settings, waveforms: Store, vectors: TagVectors | None) 
 
 
 def tagger_run(settings: Settings, corpus: corpora.TagCorpus) -> str:
-    return run_name(settings, corpus.root.name)
+    return run_name(settings, corpus.fingerprint)
 
 
 def checkpoint(run: str) -> Path:
@@ -75,7 +85,7 @@ def environment(device: str) -> dict[str, str | int]:
         "python": platform.python_version(),
         **{k: version(k) for k in ("torch", "torchaudio", "scikit-learn", "numpy", "scipy")},
         "processor": platform.machine(),
-        "cores": os.cpu_count() or 0,
+        "cores": cores(),
         "accelerator": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
     }
 
@@ -135,7 +145,7 @@ def write_scene_record(
     """Write predictions, then the record, under ``ASC_RESULTS``; drop the checkpoint; return it."""
     vectors = scenes.vectors
     corpus = scenes.corpus
-    columns = evaluated[["filename", "location", "city", "split", "truth", "svm", "softmax"]]
+    columns = evaluated[[*SCENE_COLUMNS, *KERNELS]]
     record = {
         "run": scene_run(settings, scenes.waveforms, vectors),
         "table": FUSIONS[settings.fusion].table,
@@ -160,7 +170,7 @@ def write_scene_record(
     }
     _write(
         settings,
-        columns.astype(dict.fromkeys(("truth", "svm", "softmax"), "uint8")),
+        columns,
         record,
         history,
     )
@@ -184,7 +194,7 @@ def write_tagger_record(
         "data": {
             "name": corpus.name,
             "clips": corpus.clips["set"].value_counts().to_dict(),
-            "fingerprint": corpus.root.name,
+            "fingerprint": corpus.fingerprint,
         },
         "n_parameters": n_parameters(next(iter(trained.tagger.nets.values()))),
         "networks": len(trained.tagger.nets),
@@ -202,7 +212,9 @@ def write_tagger_record(
 def _write(settings: Settings, columns: pd.DataFrame, record: dict, history: pd.DataFrame) -> None:
     folder = results_root() / settings.data_name / "records"
     arrays = {
-        name: column.to_numpy(None if pd.api.types.is_numeric_dtype(column) else str)
+        name: pd.to_numeric(column, downcast="unsigned").to_numpy()
+        if pd.api.types.is_integer_dtype(column)
+        else column.to_numpy(None if pd.api.types.is_numeric_dtype(column) else str)
         for name, column in columns.items()
     }
     with written_whole(folder / f"{record['run']}.npz") as file:
@@ -228,26 +240,32 @@ def read_records(data: str, root: Path | None = None) -> list[dict]:
         ((root or results_root()) / corpora.find(data).name / "records").glob("[!.]*.json")
     ):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or not {"run", "system", "parameters"} <= record.keys():
-            raise ValueError(f"{path} is not a complete record: remove it, and run its cell again")
-        found.append(record)
+            record = read_json(path)
+            tagger = isinstance(record, dict) and record.get("system") == "tagger"
+            found.append(validated(record, TaggerRecord if tagger else SceneRecord))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is not a complete record ({error}): remove it, and run its cell again"
+            ) from None
     return found
 
 
 def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFrame:
     """The evaluated clips of a run: filename, location, city, split, truth, svm and softmax.
 
-    The last three are indices of scenes. Of a tagger's run: fname, recording, labels (their
-    number), lrap, lrap_stage_1 and top. Raises ValueError, naming the file, if it is missing or
-    damaged.
+    The last three are indices of scenes, one row per file name, in its order. Of a tagger's run:
+    fname, recording, labels (their number), lrap, lrap_stage_1 and top. Raises ValueError, naming
+    the file, if it is missing or damaged.
     """
     path = (root or results_root()) / corpora.find(data).name / "records" / f"{run}.npz"
     try:
         with np.load(path, allow_pickle=False) as columns:
-            return pd.DataFrame({name: columns[name] for name in columns.files})
+            found = pd.DataFrame({name: columns[name] for name in columns.files})
+        kinds = TAG_COLUMNS if "fname" in found else SCENE_COLUMNS
+        odd = [name for name in kinds if name not in found or found[name].dtype.kind not in "Oiufb"]
+        if odd or found[next(iter(kinds))].duplicated().any():
+            raise ValueError(f"the columns {odd} or file names are not as they were written")
+        return found.sort_values(kinds[0], ignore_index=True)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} cannot be read ({first_line(error)}): "

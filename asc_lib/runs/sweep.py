@@ -20,7 +20,7 @@ import torch
 from dask.distributed import CancelledError, Client, Nanny, Scheduler, SpecCluster, as_completed
 from filelock import FileLock
 
-from ..files import data_root, first_line, results_root
+from ..files import cores, data_root, first_line, named, results_root, shown
 from .cells import Cell, cells, papermill_line, run_names
 
 PINNED = "CUDA_VISIBLE_DEVICES"
@@ -52,14 +52,7 @@ def roots() -> dict[str, str]:
     return {
         "ASC_DATA": str(data_root()),
         "ASC_RESULTS": str(results_root()),
-        **{
-            name: os.pathsep.join(
-                str(Path(path).expanduser().resolve())
-                for path in os.environ.get(name, "").split(os.pathsep)
-                if path
-            )
-            for name in ("ASC_ESC50", "ASC_PLUGINS")
-        },
+        **{name: os.pathsep.join(map(str, named(name))) for name in ("ASC_ESC50", "ASC_PLUGINS")},
     }
 
 
@@ -139,7 +132,7 @@ def cluster(workers: int = 0, gpus: list[str] | None = None) -> Iterator[SpecClu
                 "env": {PINNED: gpus[number % len(gpus)]} if gpus else {},
             },
         }
-        for number in range(workers or len(gpus) or os.cpu_count() or 1)
+        for number in range(workers or len(gpus) or cores())
     }
     scheduler = {"cls": Scheduler, "options": {"host": HERE, "dashboard_address": f"{HERE}:0"}}
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -176,8 +169,9 @@ def connected(workers: int = 0, scheduler: str = "") -> Iterator[Client]:
 
 
 def _visible_gpus() -> list[str]:
-    named = os.environ.get(PINNED)
-    return named.split(",") if named else [str(k) for k in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()  # 0 where the variable is -1 or NoDevFiles
+    pinned = os.environ.get(PINNED)
+    return (pinned.split(",") if pinned else [str(k) for k in range(count)])[:count]
 
 
 def sweep(cells: list[Cell], client: Client) -> list[Outcome]:
@@ -234,4 +228,4 @@ def _report(outcome: Outcome, ended: list[Outcome], total: int, workers: int) ->
         flush=True,
     )
     if outcome.error:
-        print(f"  {outcome.error}\n  see {outcome.job.output}", flush=True)
+        print(shown(f"  {outcome.error}\n  see {outcome.job.output}"), flush=True)

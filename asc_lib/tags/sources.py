@@ -13,8 +13,9 @@ import torch
 
 from ..corpora import SceneCorpus, by_name
 from ..corpora.audio import RATE, resampled
+from ..corpora.checks import normal, read_csv
 from ..corpora.store import Store
-from ..files import data_root, filled, fingerprint, first_line
+from ..files import data_root, filled, fingerprint, first_line, printable
 from ..registry import ParameterError, unknown
 from ..training import default_device
 from .tagger import VERSION, Tagger, threads
@@ -226,7 +227,7 @@ def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: 
         found = READERS[path.suffix](path)
         columns = list(found)
         if "filename" in columns and len(columns) > 1:
-            values = found.set_index("filename").apply(pd.to_numeric).astype("float32")
+            values = _reals(found.set_index("filename"))
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         refuse(f"cannot be read: {first_line(error)}")
     if "filename" not in columns or len(columns) < 2:
@@ -234,7 +235,7 @@ def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: 
     twice = values.index[values.index.duplicated()]
     if twice.size:
         refuse(f"has {twice[0]!r} twice")
-    names = corpus.clips["filename"]
+    names = corpus.clips["filename"].map(normal)
     missing = names[~names.isin(values.index)]
     if missing.size:
         refuse(f"lacks {missing.size} of {len(names)} clips, the first {missing.iloc[0]!r}")
@@ -246,17 +247,28 @@ def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: 
             f"has a value out of range: {values.iloc[row, column]} is not within 0 to 1 "
             f"({values.index[row]!r}, tag {values.columns[column]!r}; {len(wrong)} such)"
         )
+    values = values.astype("float32")
     return TagVectors(values.to_numpy()[:, None], list(map(str, values.columns)), path.stem)
+
+
+def _reals(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with file names in one form. Raises ValueError where a column is not of numbers."""
+    for name, column in table.items():
+        if column.dtype.kind not in "fiub":
+            raise ValueError(f"the column {name!r} holds {column.dtype}, not numbers")
+    if not all(str(name).isprintable() for name in table):
+        raise ValueError("a tag's name has a control character")
+    return table.set_axis(table.index.map(normal)).astype("float64")
 
 
 def _read_npz(path: Path) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as arrays:
-        return pd.DataFrame(arrays["values"], columns=arrays["tags"].astype(str)).assign(
-            filename=arrays["filename"].astype(str)
-        )
+        table = pd.DataFrame(arrays["values"], columns=arrays["tags"].astype(str))
+        table.insert(0, "filename", arrays["filename"].astype(str))  # raises if a tag is called so
+        return table
 
 
-READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".npz": _read_npz}
+READERS = {".csv": read_csv, ".parquet": pd.read_parquet, ".npz": _read_npz}
 
 
 class TagSource(NamedTuple):
@@ -291,6 +303,17 @@ def find(source: str) -> TagSource:
         if candidate.matches(source) if candidate.matches else source == candidate.name:
             return candidate
     raise unknown("tags", source, [candidate.name for candidate in SOURCES])
+
+
+def resolved(source: str) -> str:
+    """What a user typed as ``tags``; a table's path is made absolute. Raises ParameterError."""
+    is_table = find(source).open is from_table
+    return str(printable(Path(source).expanduser()).resolve()) if is_table else source
+
+
+def name_of(source: str) -> str:
+    """The same for records: a table's name without its folder."""
+    return Path(source).name if find(source).open is from_table else source
 
 
 def open_tag_vectors(

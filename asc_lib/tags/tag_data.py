@@ -38,8 +38,8 @@ def tag_mels(corpus: TagCorpus, sizes: TaggerSizes) -> list[torch.Tensor]:
             put(ends[row] - frames[row], mel.repeat(frames[row] // len(mel), 1).numpy())
 
     mark = fingerprint(
-        str(corpus.root),
-        list(map(str, paths)),
+        corpus.root.name,
+        [path.name for path in paths],
         frames.tolist(),
         sizes.bands,
         sizes.n_fft,
@@ -193,8 +193,7 @@ def tagger_path(
 ) -> Path:
     """Where the tagger of these settings lies, named by what determines it."""
     mark = fingerprint(
-        corpus.root.name,
-        len(corpus.clips),
+        corpus.fingerprint,
         asdict(sizes),
         supervision,
         seed,

@@ -14,7 +14,9 @@ from ..corpora import SceneCorpus
 from ..corpora.audio import RATE, resampled
 from ..corpora.store import Store
 from ..recipes import TAG_RATE, TaggerSizes
+from ..schemas import TaggerAbout, read_json, validated
 from ..tagging_net import MelSpectrogram, TaggingNet, standardised_decibels
+from ..training import loaded
 
 VERSION = 2  # raised when a change of the code changes what a tagger learns or gives
 
@@ -101,11 +103,15 @@ class Tagger:
 
     @classmethod
     def load(cls, folder: Path) -> "Tagger":
-        about = json.loads((folder / "tagger.json").read_text(encoding="utf-8"))
+        about = validated(read_json(folder / "tagger.json"), TaggerAbout)
         sizes = TaggerSizes(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in about["sizes"].items()}
         )
-        nets = {fold: TaggingNet(len(about["tags"]), sizes) for fold in about["folds"]}
-        for fold, net in nets.items():
-            net.load_state_dict(load_file(folder / f"fold{fold}.safetensors"))
+        nets = {
+            fold: loaded(
+                lambda: TaggingNet(len(about["tags"]), sizes),
+                load_file(folder / f"fold{fold}.safetensors"),
+            )
+            for fold in about["folds"]
+        }
         return cls(nets, about["tags"], sizes)

@@ -15,7 +15,7 @@ from .. import plots
 from ..corpora.audio import RATE
 from ..plots import png
 from ..scenes import SceneData
-from .system import System, UnfitSystem, load, saved
+from .system import Prediction, System, UnfitSystem, load, saved
 from .what_if import (
     CachedClip,
     answers,
@@ -46,6 +46,13 @@ def _filter(name: str, values: object) -> widgets.Dropdown:
     return widgets.Dropdown(options=[ALL, *sorted(set(values))], description=name, style=WIDE)
 
 
+class Lines(widgets.HTML):
+    """Lines of text, whatever is in them: the one widget here that a browser reads as HTML."""
+
+    def say(self, *lines: str) -> None:
+        self.value = "<br>".join(map(html.escape, lines))
+
+
 class WhatIf(widgets.VBox):
     """A slider for each of a clip's top tags and one for any other; the network's new answer."""
 
@@ -60,7 +67,7 @@ class WhatIf(widgets.VBox):
         self.reset_button = widgets.Button(
             description="reset", tooltip="back to the clip's own tags"
         )
-        self.readout = widgets.HTML()
+        self.readout = Lines()
         self.picture = _picture()
         for slider in (*self.sliders, self.other_slider):
             slider.observe(self._moved, "value")
@@ -93,7 +100,7 @@ class WhatIf(widgets.VBox):
         self._drawing.show(scenes, now)
         self.picture.value = self._drawing.png()
         lines = [
-            f"<b>{scene}</b> {100 * row['now']:.1f} % (own tags: {100 * row['own tags']:.1f} %)"
+            f"{scene} {100 * row['now']:.1f} % (own tags: {100 * row['own tags']:.1f} %)"
             for scene, row in scenes.nlargest(3, "now").iterrows()
         ]
         moved = [
@@ -101,9 +108,8 @@ class WhatIf(widgets.VBox):
             for k, name in enumerate(self.names)
             if not torch.equal(self.tags[..., k], self.cached.tags[..., k])
         ]
-        self.readout.value = ", ".join(lines) + (
-            f"<br>changed: {', '.join(moved)}" if moved else ""
-        )
+        changed = [f"changed: {', '.join(moved)}"] * bool(moved)
+        self.readout.say(", ".join(lines), *changed)
 
     def _value(self, name: str) -> float:
         return float(self.tags[..., self.names.index(name)].mean())
@@ -221,7 +227,7 @@ class Recordings(widgets.VBox):
         self.path = widgets.Text(
             description="or a path", placeholder="a file or folder", continuous_update=False
         )
-        self.report = widgets.HTML()
+        self.report = Lines()
         self.recording = widgets.Dropdown(description="recording", style=WIDE)
         self.window = widgets.Dropdown(description="window", style=WIDE)
         self.line = _picture()
@@ -257,23 +263,20 @@ class Recordings(widgets.VBox):
     def add(self, files: dict[str, Path]) -> None:
         """Classify recordings, by the names to show; unusable ones are listed with the reason."""
         self.files = self.files | files
+        lines = []
         try:
-            found, unfit = self.trained.predict_each(files.values())
+            for name, answer in zip(files, self.trained.predict_each(files.values())):
+                self.predictions.pop(name, None)
+                if isinstance(answer, Prediction):
+                    self.predictions[name] = answer
+                    lines.append("; it ".join([f"{name}: {answer.scene}", *answer.notes]))
+                else:
+                    lines.append(f"✗ {answer.why.replace(str(answer.path), name)}")
+                self.report.say(*lines)
         except UnfitSystem as error:
-            self.report.value = html.escape(str(error))
-            return
-        lines = [
-            "; it ".join([f"{name}: {found[path].scene}", *found[path].notes])
-            if path in found
-            else f"✗ {unfit[path].replace(str(path), name)}"
-            for name, path in files.items()
-        ]
-        self.report.value = "<br>".join(map(html.escape, lines)) or "no file there"
-        self.predictions = {
-            **{name: found for name, found in self.predictions.items() if name not in files},
-            **{name: found[path] for name, path in files.items() if path in found},
-        }
-        if found:
+            lines = [str(error)]
+        self.report.say(*(lines or ["no file there"]))
+        if self.predictions.keys() & files.keys():
             _fill(self.recording, list(self.predictions), len(self.predictions) - 1)
             self._show()
 
@@ -281,7 +284,7 @@ class Recordings(widgets.VBox):
         try:
             self.add(found_in(self.path.value))
         except (OSError, RuntimeError) as error:  # a name too long, a user who is not there
-            self.report.value = html.escape(f"✗ {self.path.value}: {error}")
+            self.report.say(f"✗ {self.path.value}: {error}")
 
     def _uploaded(self) -> None:
         files = {}

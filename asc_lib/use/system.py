@@ -6,7 +6,8 @@ unpickled, and what does not match its digest is refused.
 
 import hashlib
 import json
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +20,21 @@ import torch
 from sklearn.svm import SVC
 
 from .. import corpora, training
-from ..corpora.audio import RATE, AudioError, Recording
-from ..files import fingerprint, first_line, results_root, write_text, written_whole
+from ..corpora.audio import RATE, Recording, at_full_scale, doubtful
+from ..files import (
+    fingerprint,
+    first_line,
+    printable,
+    recovered,
+    results_root,
+    write_text,
+    written_whole,
+)
 from ..front_ends import pre_emphasis
 from ..runs import readable, records
 from ..scene_net import SceneNet, n_parameters
 from ..scenes import SceneData, autocast, inference_batch
+from ..schemas import About, read_json, validated
 from ..settings import Settings
 from ..tags.sources import HubTagger, as_read, saved_tagger
 from ..tags.tagger import Tagger
@@ -34,6 +44,7 @@ ABOUT = "system.json"
 NETWORK = "network.safetensors"
 BACK_END = "svm.skops"
 TAGGER = "tagger"
+LARGEST = 2**29  # bytes of a back-end
 
 
 class UnfitSystem(ValueError):
@@ -126,25 +137,31 @@ class System:
         numbers = range(len(recording.starts))
         parts = []
         silent = True
+        shares = []
         for start in numbers[::size]:
             clips = np.stack([recording.window(k) for k in numbers[start : start + size]])
             parts.append(self.classify(clips))
             silent = silent and not clips.any()
-        notes = recording.conversions + ["is silent: every sample is 0"] * silent
+            shares.append(at_full_scale(clips))
+        notes = recording.conversions + doubtful(silent, float(np.mean(shares)))
         return Prediction(self, recording, Classified(*map(np.concatenate, zip(*parts))), notes)
 
-    def predict_each(
-        self, paths: Iterable[Path]
-    ) -> tuple[dict[Path, "Prediction"], dict[Path, str]]:
-        """``predict`` for several recordings, and why the others are unusable."""
-        found = {}
-        unfit = {}
+    def predict_each(self, paths: Iterable[Path]) -> Iterator["Prediction | Unusable"]:
+        """``predict`` for several recordings, one after the other, in their order."""
         for path in paths:
             try:
-                found[path] = self.predict(path)
-            except (AudioError, OSError) as error:
-                unfit[path] = " ".join(str(error).split())
-        return found, unfit
+                yield self.predict(path)
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                if isinstance(error, UnfitSystem):  # no recording will do
+                    raise
+                yield Unusable(path, " ".join(str(error).split()) or type(error).__name__)
+
+
+class Unusable(NamedTuple):
+    """A recording that cannot be classified."""
+
+    path: Path
+    why: str  # with its name
 
 
 class Classified(NamedTuple):
@@ -319,7 +336,8 @@ def card(about: dict) -> str:
         "scenes": ", ".join(about["labels"]),
     }
     table = readable.markdown(pd.DataFrame({"value": rows}).rename_axis(""))
-    return f"# {about['run']}\n\n{table}\n\nSaved by `asc_lib` (Jung et al. 2020).{caveat}\n"
+    title = f"# {readable.literal(about['run'])}"
+    return f"{title}\n\n{table}\n\nSaved by `asc_lib` (Jung et al. 2020).{caveat}\n"
 
 
 def load(folder: Path | str, device: str = "auto") -> System:
@@ -328,29 +346,26 @@ def load(folder: Path | str, device: str = "auto") -> System:
     Raises UnfitSystem, saying why, for a folder that is incomplete, changed, of another version, or
     holds a file that ``save`` did not write.
     """
-    import skops.io
-
-    folder = Path(folder)
+    folder = recovered(printable(folder))
     about = _about(folder)
     try:
-        net = SceneNet(
-            about["n_tags"],
-            len(about["labels"]),
-            about["parameters"]["front_end"],
-            about["system"],
-            **about["sizes"],
-        )
         weights = safetensors.torch.load_file(folder / NETWORK)
         if about["version"] == 1:  # before front-ends were modules of their own
             weights = {
                 k if k.startswith(("fusion.", "code.", "output.")) else f"front_end.{k}": value
                 for k, value in weights.items()
             }
-        net.load_state_dict(weights)
-        unknown = skops.io.get_untrusted_types(file=folder / BACK_END)
-        if unknown:
-            raise ValueError(f"{BACK_END} holds {', '.join(unknown)}")
-        back_end = skops.io.load(folder / BACK_END)
+        net = training.loaded(
+            lambda: SceneNet(
+                about["n_tags"],
+                len(about["labels"]),
+                about["parameters"]["front_end"],
+                about["system"],
+                **about["sizes"],
+            ),
+            weights,
+        )
+        back_end = _back_end(folder / BACK_END, net.output.in_features, len(about["labels"]))
         tagger = saved_tagger(
             about["tags"]["source"] or "", folder / TAGGER, about["tags"].get("model")
         )
@@ -358,6 +373,23 @@ def load(folder: Path | str, device: str = "auto") -> System:
         raise UnfitSystem(f"{folder} cannot be loaded: {first_line(error)}") from None
     device = training.default_device() if device == "auto" else device
     return System(net.eval(), back_end, tagger, about).to(device)
+
+
+def _back_end(path: Path, width: int, labels: int) -> SVC:
+    import skops.io
+
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > LARGEST:
+        raise ValueError(f"{path.name} unpacks to {size / 1e9:.3g} GB")
+    unknown = skops.io.get_untrusted_types(file=path)
+    if unknown:
+        raise ValueError(f"{path.name} holds {', '.join(unknown)}")
+    found = skops.io.load(path)
+    fits = isinstance(found, SVC) and found.n_features_in_ == width
+    if not (fits and set(found.classes_) <= set(range(labels))):
+        raise ValueError(f"{path.name} is no SVM of these scenes and this network")
+    return found
 
 
 def _about(folder: Path) -> dict:
@@ -369,15 +401,18 @@ def _about(folder: Path) -> dict:
             f"it has no {ABOUT} (notebooks 02 to 05 save one under {results_root()}, in systems/)"
         )
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        version, files = about["version"], about["files"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        refuse(f"{ABOUT} is incomplete or damaged: save the system again")
-    if version not in (1, VERSION):
-        refuse(
-            f"its layout has version {version}, this code reads up to {VERSION}: "
-            "train it again, or check out the matching version"
-        )
+        about = read_json(folder / ABOUT)
+        version = about.get("version", 1) if isinstance(about, dict) else 1
+        if version not in (1, VERSION):
+            refuse(
+                f"its layout has version {version!r}, this code reads up to {VERSION}: "
+                "train it again, or check out the matching version"
+            )
+        files = validated(about, About)["files"]
+    except UnfitSystem:
+        raise
+    except ValueError as error:
+        refuse(f"{ABOUT} is incomplete or damaged ({error}): save the system again")
     if about != _sealed(about):
         refuse(f"{ABOUT} was changed after it was saved")
     there = set(_files(folder)) - {ABOUT}
