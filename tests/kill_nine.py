@@ -100,7 +100,7 @@ def training(shared: Path, own: Path) -> None:
 
 
 def saving(shared: Path, own: Path) -> None:
-    """Save a system with its tagger, its record and a table over what is there, again and again."""
+    """Save a system, its record and a table again and again; what is there is whole each time."""
     import pandas as pd
     import torch
 
@@ -130,14 +130,11 @@ def saving(shared: Path, own: Path) -> None:
     checked = settings.check("04_attention", **notebook)
     history = pd.DataFrame([{"epoch": 1, "loss": 1.0, "seconds": 1.0}])
     evaluated = data.evaluate(net)
-    folder = (
-        own / "results" / "mini" / "systems" / records.scene_run(checked, data.waveforms, vectors)
-    )
+    folder = own / "results" / "mini" / "systems"
     for _ in range(5):
-        if folder.parent.exists():  # what is there is whole, and its system answers
-            for path in folder.parent.glob("[!.]*"):
-                system.load(path, "cpu")
-            records.read_records("mini")
+        for path in folder.glob("[!.]*"):  # what is there is whole
+            system.load(path, "cpu")
+        records.read_records("mini")
         record = records.write_scene_record(checked, data, net, history, evaluated)
         system.save(checked, data, net, record)
         write_text(own / "results" / "mini" / "table.csv", pd.DataFrame(record["history"]).to_csv())
