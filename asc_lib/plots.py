@@ -1,4 +1,8 @@
-"""Every figure: functions from arrays and tables to a matplotlib Figure, colour-blind safe."""
+"""Every figure: functions from arrays and tables to a matplotlib Figure, colour-blind safe.
+
+Any size of table gives a figure of bounded size: what would not fit is left out (``cut``), and the
+figure says so. Any text is drawn as it is, but shortened; nothing in it is read as mathematics.
+"""
 
 import io
 import math
@@ -8,10 +12,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-sns.set_theme("notebook", "ticks", "colorblind", font_scale=0.85)
+sns.set_theme("notebook", "ticks", "colorblind", font_scale=0.85, rc={"text.parse_math": False})
 MAP = "cividis"
+ROWS, COLUMNS, NUMBERS = 60, 30, 16  # at most; more columns than that are without numbers
+LONGEST = 60  # s of a waveform
 
 
 def png(figure: Figure) -> bytes:
@@ -22,20 +29,49 @@ def png(figure: Figure) -> bytes:
 
 
 def figure_of(
-    width: float, height: float, *grid: int, layout: str = "constrained", **options
+    width: float,
+    height: float,
+    *grid: int,
+    notes: tuple[str, ...] = (),
+    layout: str = "constrained",
+    **options,
 ) -> tuple:
-    figure, axes = plt.subplots(*grid, figsize=(width, height), layout=layout, **options)
+    """A figure, 2.4 to 14 inches high, and its axes; ``notes`` that are not empty stand above."""
+    size = (width, np.clip(height, 2.4, 14))
+    figure, axes = plt.subplots(*grid, figsize=size, layout=layout, **options)
+    figure.suptitle("\n".join(filter(None, notes)), size=9).set_in_layout(any(notes))
     plt.close(figure)  # shown where a cell returns it, not twice
+    FigureCanvasAgg(figure)  # else every text that is measured has a canvas of its own
     return figure, axes
 
 
-def words(name: object) -> str:
-    return str(name).replace("_", " ")
+def cut(
+    table: pd.DataFrame | pd.Series, by: np.ndarray, most: int, what: str
+) -> tuple[pd.DataFrame | pd.Series, str]:
+    """The ``most`` rows that are largest ``by``, in their order; a note if that is not all."""
+    rows = np.sort(np.argsort(-np.asarray(by), kind="stable")[:most])
+    note = f"the {most} of {len(table)} {what}; the rest is not shown"
+    return table.iloc[rows], note * (len(table) > most)
+
+
+def words(name: object, most: int = 32) -> str:
+    return plain(str(name).replace("_", " "), most)
+
+
+def plain(text: str, most: int = 80) -> str:
+    """A text without characters that cannot be drawn, of at most so many."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _heatmap(axis: plt.Axes, table: pd.DataFrame, label: str, cmap: str = MAP, **options) -> None:
-    table = table.rename(index=words, columns=words)
-    sns.heatmap(table, ax=axis, cmap=cmap, cbar_kws={"label": label}, **options)
+    sns.heatmap(
+        table.rename(index=words, columns=words),
+        ax=axis,
+        cmap=cmap,
+        cbar_kws={"label": label},
+        **({"xticklabels": True, "yticklabels": True} | options),
+    )
     axis.tick_params("y", rotation=0)
     axis.set(xlabel="", ylabel="")
 
@@ -47,10 +83,14 @@ def clip(
 
     ``waveform``: [channels, samples], int16 or within ±1.
     """
-    figure, (wave, image) = figure_of(8, 3.8, 2, 1, sharex=True)
+    seconds, waveform = waveform.shape[1] / rate, waveform[:, : LONGEST * rate]
+    events = pd.DataFrame({"onset": []}) if events is None else events.query("onset < @LONGEST")
+    events, note = cut(events, -events["onset"], 30, "events, the first")
+    start = f"the first {LONGEST} of {seconds:.0f} s; the rest is not shown" * (seconds > LONGEST)
+    figure, (wave, image) = figure_of(8, 3.8, 2, 1, sharex=True, notes=(start, note))
     mono = waveform.mean(0).astype("float32") / (2**15 if waveform.dtype == np.int16 else 1)
     librosa.display.waveshow(mono, sr=rate, ax=wave, axis="s")
-    wave.set(ylabel="amplitude", xlabel="", title=title)
+    wave.set(ylabel="amplitude", xlabel="", title=plain(title))
     options = {"sr": rate, "hop_length": 1024, "fmax": 16_000}
     mel = librosa.feature.melspectrogram(y=mono, n_mels=64, n_fft=4096, **options)
     shown = librosa.display.specshow(
@@ -64,7 +104,7 @@ def clip(
     )
     image.set(ylabel="frequency (Hz)", xlabel="time (s)")
     figure.colorbar(shown, ax=image, label="dB below the maximum")
-    for number, event in enumerate([] if events is None else events.itertuples()):
+    for number, event in enumerate(events.itertuples()):
         wave.axvline(event.onset, color="C1", linewidth=1)
         wave.text(
             event.onset,
@@ -85,13 +125,17 @@ def heat(
 
     ``annotate``: format of the numbers in it; ``centre``: value where two colours meet.
     """
-    figure, axis = figure_of(8, 0.9 + 0.26 * len(table))
+    what = "with the largest spread"
+    table, note = cut(table, np.ptp(table.to_numpy(float), 1), ROWS, f"rows {what}")
+    wide, other = cut(table.T, np.ptp(table.to_numpy(float), 0), COLUMNS, f"columns {what}")
+    below = 0.05 * max(len(words(name)) for name in wide.index)
+    figure, axis = figure_of(8, 0.6 + below + 0.26 * len(table), notes=(note, other))
     _heatmap(
         axis,
-        table,
+        wide.T,
         label,
         MAP if centre is None else "vlag",
-        annot=bool(annotate),
+        annot=bool(annotate) and len(wide) <= NUMBERS,
         fmt=annotate,
         center=centre,
     )
@@ -103,11 +147,12 @@ def images(
     pictures: list[np.ndarray], columns: int, ylabel: str, xlabel: str, titles: list[str] = ()
 ) -> Figure:
     """A grid of pictures on one scale."""
+    shown, note = cut(pd.Series(pictures), -np.arange(len(pictures)), 8 * columns, "pictures")
+    pictures = np.stack(shown)
     rows = math.ceil(len(pictures) / columns)
     figure, axes = figure_of(
-        8, 1.7 * rows + 0.3, rows, columns, sharex=True, sharey=True, squeeze=False
+        8, 1.7 * rows + 0.3, rows, columns, sharex=True, sharey=True, squeeze=False, notes=(note,)
     )
-    pictures = np.stack(pictures)
     for axis, picture in zip(axes.flat, pictures):
         axis.imshow(
             picture,
@@ -119,7 +164,7 @@ def images(
             cmap=MAP,
         )
     for axis, title in zip(axes.flat, titles):
-        axis.set_title(title)
+        axis.set_title(plain(title, 100 // columns))
     figure.supylabel(ylabel, size=10)
     figure.supxlabel(xlabel, size=10)
     return figure
@@ -139,21 +184,20 @@ def loss(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def tags(
-    vectors: dict[str, np.ndarray], names: list[str], present: dict[str, set[str]], top: int = 6
-) -> Figure:
+def tags(vectors: dict[str, np.ndarray], names: list[str], present: dict[str, set[str]]) -> Figure:
     """The most probable tags of a few clips; a star marks those that are really present."""
-    figure, axes = figure_of(8, 0.35 * top + 0.9, 1, len(vectors), sharex=True, squeeze=False)
+    figure, axes = figure_of(8, 3, 1, len(vectors), sharex=True, squeeze=False)
     for axis, (title, vector) in zip(axes[0], vectors.items()):
-        best = np.argsort(vector)[::-1][:top]
-        true = [names[k] in present[title] for k in best]
-        axis.barh(
-            [f"{'★ ' * star}{words(names[k])}" for k, star in zip(best, true)],
-            vector[best],
-            color=["C0" if star else "0.75" for star in true],
+        best, note = cut(pd.Series(vector, names), vector, 6, "tags with the highest probability")
+        best = best.sort_values(ascending=False)
+        true = [name in present[title] for name in best.index]
+        axis.barh(range(len(best)), best, color=["C0" if star else "0.75" for star in true])
+        axis.set_yticks(
+            range(len(best)), [f"{'★ ' * star}{words(k)}" for k, star in zip(best.index, true)]
         )
-        axis.invert_yaxis()
-        axis.set(title=title, xlabel="probability", xlim=(0, 1))
+        axis.set(xlabel="probability", xlim=(0, 1), ylim=(len(best) - 0.4, -0.6))
+        axis.set_title(plain(title, 80 // len(vectors)))
+    figure.suptitle(note, size=9)
     sns.despine(figure)
     return figure
 
@@ -163,14 +207,17 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> Fi
     counts = pd.crosstab(np.take(labels, truth), np.take(labels, predicted)).reindex(
         index=labels, columns=labels, fill_value=0
     )
-    figure, axis = figure_of(6, 4.6)
+    percent = 100 * counts.div(counts.sum(axis=1), axis=0)
+    shown, note = cut(percent, counts.sum(axis=1), COLUMNS, "labels with most clips")
+    larger = 0.12 * max(0, len(shown) - 12)
+    figure, axis = figure_of(6 + larger, 4.6 + larger, notes=(note,))
     _heatmap(
         axis,
-        100 * counts.div(counts.sum(1), axis=0),
+        shown[shown.index],
         "% of the clips of the true scene",
         vmin=0,
         vmax=100,
-        annot=True,
+        annot=len(shown) <= NUMBERS,
         fmt=".0f",
     )
     plt.setp(axis.get_xticklabels(), rotation=45, ha="right")
@@ -188,8 +235,9 @@ def attention_by_scene(
 
 def by_filter(table: pd.DataFrame, heads: int, label: str) -> Figure:
     """Signed numbers [rows, f] about filters as a heat map, with lines between heads."""
+    table, note = cut(table, np.abs(table).mean(axis=1), ROWS, "rows with the largest values")
     limit = float(np.quantile(np.abs(table), 0.99)) or 1.0
-    figure, axis = figure_of(8, 1.2 + 0.2 * len(table))
+    figure, axis = figure_of(8, 1.2 + 0.2 * len(table), notes=(note,))
     _heatmap(
         axis,
         table,
@@ -199,11 +247,9 @@ def by_filter(table: pd.DataFrame, heads: int, label: str) -> Figure:
         vmin=-limit,
         vmax=limit,
         xticklabels=16,
-        yticklabels=True,
         rasterized=True,
     )
-    for head in range(1, heads):
-        axis.axvline(head * table.shape[1] / heads, color="k", linewidth=1)
+    axis.vlines(np.arange(1, heads) * table.shape[1] / heads, 0, len(table), "k", linewidth=1)
     axis.set(xlabel="filter (lines separate heads)")
     return figure
 
@@ -213,7 +259,10 @@ def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
 
     A dot marks the back-end's scene of each window.
     """
-    figure, axis = figure_of(8, 1.2 + 0.22 * len(labels))
+    likely = windows[labels].max() + windows["scene"].value_counts().reindex(labels, fill_value=0)
+    shown, note = cut(likely, likely, ROWS, "scenes, the likeliest in a window")
+    labels = list(shown.index)
+    figure, axis = figure_of(8, 1.2 + 0.22 * len(labels), notes=(note,))
     # The last window may overlap the one before: it is drawn from that one's end.
     edges = np.append(
         np.maximum(windows["start"], windows["end"].shift(fill_value=0)), windows["end"].iloc[-1]
@@ -227,13 +276,15 @@ def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
         cmap=MAP,
         rasterized=True,
     )
-    rows = [labels.index(scene) + 0.5 for scene in windows["scene"]]
     axis.plot(
-        (edges[:-1] + edges[1:]) / 2, rows, "wo", markeredgecolor="k", label="scene by the SVM"
+        (edges[:-1] + edges[1:]) / 2,
+        pd.Series(np.arange(len(labels)) + 0.5, labels).reindex(windows["scene"]),
+        "wo",
+        markeredgecolor="k",
+        label="scene by the SVM",
     )
     axis.set_yticks(np.arange(len(labels)) + 0.5, [words(label) for label in labels])
-    axis.invert_yaxis()
-    axis.set(xlabel="time (s)", xlim=(edges[0], edges[-1]))
+    axis.set(xlabel="time (s)", xlim=(edges[0], edges[-1]), ylim=(len(labels), 0))
     axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     figure.colorbar(shown, ax=axis, label="scene probability")
     return figure
@@ -253,7 +304,14 @@ def feature_maps(before: np.ndarray, after: np.ndarray) -> Figure:
 def _intervals(
     table: pd.DataFrame, middle: str, low: str, high: str, note: str
 ) -> tuple[Figure, plt.Axes]:
-    figure, axis = figure_of(8, 0.8 + 0.3 * len(table))
+    table, left_out = cut(table, -np.arange(len(table)), ROWS, "systems")
+    notes = (
+        f"{note}; orange: controls",
+        "line: 95 % interval over locations and seeds; "
+        "hollow: one seed, so over locations alone, and too narrow",
+        left_out,
+    )
+    figure, axis = figure_of(8, 0.8 + 0.3 * len(table), notes=notes)
     rows = np.arange(len(table))
     colours = np.where(table["control"], "C1", "C0")
     axis.hlines(rows, table[low], table[high], color=colours, zorder=1)
@@ -264,14 +322,8 @@ def _intervals(
         edgecolor=colours,
         zorder=2,
     )
-    axis.set_yticks(rows, table.index)
+    axis.set_yticks(rows, [plain(name) for name in table.index])
     axis.set_ylim(len(table) - 0.5, -0.5)
-    figure.suptitle(
-        f"{note}; orange: controls\n"
-        "line: 95 % interval over locations and seeds; "
-        "hollow: one seed, so over locations alone, and too narrow",
-        size=9,
-    )
     sns.despine(figure)
     return figure, axis
 
@@ -281,8 +333,8 @@ def accuracies(table: pd.DataFrame) -> Figure:
     figure, axis = _intervals(
         table, "mean", "low", "high", "dot: mean over seeds; grey ticks: single seeds"
     )
-    for row, values in enumerate(table["seeds"]):
-        axis.plot(values, [row] * len(values), "|", color="0.4", markersize=9, zorder=0)
+    rows = np.repeat(np.arange(len(table)), table["seeds"].map(len))
+    axis.plot(np.concatenate([*table["seeds"]]), rows, "|", color="0.4", markersize=9, zorder=0)
     axis.set(xlabel="accuracy (%)")
     return figure
 

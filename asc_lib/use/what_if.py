@@ -7,11 +7,15 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
+from scipy.spatial.distance import cdist
 
 from .. import plots, training
 from ..scene_net import SceneNet, SceneOutput
 from ..scenes import SceneData, inference_batch
 from .system import Prediction, System
+
+SCENES = 14  # at most, beside an attention map
+MARKS = [("own tags", "k|", 11), ("no attention", "C1x", 6)]
 
 
 @dataclass(frozen=True)
@@ -87,18 +91,20 @@ def maps(net: SceneNet, tags: np.ndarray) -> np.ndarray | None:
     return None if weights is None else weights.cpu().numpy()
 
 
+@torch.no_grad()
 def sensitivity(net: SceneNet, tags: np.ndarray, names: list[str], by: float = 0.1) -> pd.DataFrame:
     """First-order change (%) of a filter's weight when a tag's probability rises by ``by``.
 
     [tags, filters]: the Jacobian of the attention map, divided by the map; the mean over the tag
-    vectors [clips, c].
+    vectors [clips, c], so many at a time that their Jacobians take 4 MB.
     """
 
     def log_map(vector: torch.Tensor) -> torch.Tensor:
         return net.fusion.weights(net.fusion.prepare(vector[None]))[0].log()
 
     jacobian = torch.func.vmap(torch.func.jacrev(log_map))
-    total = sum(jacobian(part).detach().sum(0) for part in _tensor(net, tags).split(64))
+    size = max(1, min(64, 2**20 // maps(net, tags[:1]).shape[1] // len(names)))
+    total = sum(jacobian(part).sum(0) for part in _tensor(net, tags).split(size))
     return pd.DataFrame(100 * by * (total / len(tags)).T.cpu().numpy(), index=names)
 
 
@@ -111,8 +117,7 @@ def distances(
     over heads.
     """
     mean = pd.DataFrame(weights).groupby(np.asarray(labels)[scenes]).mean()
-    apart = np.abs(mean.to_numpy()[:, None] - mean.to_numpy()[None]).sum(-1) / 2 / heads
-    return pd.DataFrame(100 * apart, index=mean.index, columns=mean.index)
+    return pd.DataFrame(50 / heads * cdist(mean, mean, "cityblock"), mean.index, mean.index)
 
 
 def by_head(weights: np.ndarray, scenes: np.ndarray, labels: list[str], heads: int) -> pd.DataFrame:
@@ -180,7 +185,7 @@ class WhatIfFigure:
 
     ``scenes``: the columns now, own tags and, with attention, no attention. Each head's filters are
     in the order of the weights for the clip's own tags. Without a map the probabilities are drawn
-    alone. ``show`` puts other values into the same figure; axes and texts stay.
+    alone. ``show`` puts other values into the same figure; of many scenes, the likeliest.
     """
 
     def __init__(self, scenes: pd.DataFrame, own: np.ndarray | None = None, heads: int = 1):
@@ -195,17 +200,15 @@ class WhatIfFigure:
         )
         self.stairs = self._map(axes[0, 0]) if with_map else []
         axis = axes[0, -1]
-        rows = np.arange(len(scenes))
-        self.bars = axis.barh(rows, scenes["now"], color="C0", label="now")
-        axis.plot(scenes["own tags"], rows, "k|", ms=11, mew=2, label="own tags")
-        if with_map:
-            (self.crosses,) = axis.plot(
-                scenes["no attention"], rows, "x", c="C1", mew=2, label="no attention"
-            )
-        axis.set_yticks(rows, [plots.words(name) for name in scenes.index])
-        axis.invert_yaxis()
-        axis.set(xlabel="scene probability", xlim=(0, 1))
+        rows = np.arange(min(len(scenes), SCENES))
+        self.bars = axis.barh(rows, 0 * rows, color="C0", label="now")
+        self.marks = {
+            name: axis.plot(0 * rows, rows, style, ms=size, mew=2, label=name)[0]
+            for name, style, size in MARKS[: 1 + with_map]
+        }
+        axis.set(xlim=(0, 1), yticks=rows, ylim=(len(rows) - 0.4, -0.6))
         axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncol=3, frameon=False)
+        self.show(scenes, own)
         sns.despine(self.figure)
 
     def _map(self, axis) -> list:
@@ -234,10 +237,16 @@ class WhatIfFigure:
 
     def show(self, scenes: pd.DataFrame, now: np.ndarray | None) -> None:
         """Put other values into the figure; the scale of the map grows where it must."""
+        scenes = scenes[["now", *self.marks]]
+        scenes, note = plots.cut(scenes, scenes.max(axis=1), SCENES, "likeliest scenes")
         for bar, width in zip(self.bars, scenes["now"]):
             bar.set_width(width)
+        for name, mark in self.marks.items():
+            mark.set_xdata(scenes[name])
+        axis = self.figure.axes[-1]
+        axis.set_yticklabels([plots.words(name, 18) for name in scenes.index])
+        axis.set_xlabel(f"scene probability\n{note}".strip(), size=8 if note else None)
         if now is not None:
-            self.crosses.set_xdata(scenes["no attention"])
             for stairs, weights in zip(self.stairs, self._by_head(now)):
                 stairs.set_data(weights)
             axis = self.figure.axes[0]
