@@ -4,6 +4,7 @@ import errno
 import hashlib
 import http.server
 import io
+import json
 import os
 import shutil
 import struct
@@ -332,6 +333,86 @@ def test_a_bad_archive(content, message, host, tmp_path):
     with pytest.raises(FetchError, match=message):
         fetch.fetch("tau2019", root, listed=[host.add(f"{TAU}.audio.9.zip", content)])
     assert unpacked(tmp_path) == {}
+
+
+LOCKED = zipped({"a.wav": b"x"})  # says that its entry is encrypted
+LOCKED = LOCKED.replace(b"PK\3\4\x14\0\0", b"PK\3\4\x14\0\1").replace(
+    b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1"
+)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (zipped({f"{TAU}//etc/evil.wav": b"x"}), "names '/etc/evil.wav', a path that leaves"),
+        (zipped({f"{TAU}/../evil.wav": b"x"}), "a path that leaves"),
+        (zipped({f"{TAU}/.fetched/lock": b"x"}), "no place in the corpus"),
+        (zipped({f"{TAU}/a\x1b[2J.wav": b"x"}), "control character"),
+        (LOCKED, "is encrypted"),
+    ],
+)
+def test_targets_are_checked_after_all_changes_of_their_names(content, message, host, tmp_path):
+    root = tmp_path / "deep"
+    with pytest.raises(FetchError, match=f"audio.9.zip .*{message}"):
+        fetch.fetch("tau2019", root, listed=[host.add(f"{TAU}.audio.9.zip", content)])
+    assert unpacked(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", ["../x.zip", "/etc/x.zip", ".fetched/x.zip", "a\nb.zip"])
+def test_names_of_archives_are_checked_too(name, host, tmp_path):
+    listed = host.add("x.zip", zipped({"a": b"b"}))
+    with pytest.raises(FetchError, match="the list of archives names"):
+        fetch.fetch("tau2019", tmp_path / "root", listed=[listed._replace(name=name)])
+    assert unpacked(tmp_path) == {}
+
+
+FILE = {"key": "x.zip", "size": 7, "checksum": "md5:ab", "links": {"self": "https://z/x"}}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, [], {}, "x", {"files": None}, {"files": []}, {"files": [{}]}, {"files": [[]]}]
+    + [{"files": [FILE | change]} for change in ({"key": "../x"}, {"size": -1}, {"size": "no"})]
+    + [{"files": [FILE | change]} for change in ({"links": {}}, {"checksum": 7})],
+)
+def test_an_odd_listing_is_one_line(answer, monkeypatch):
+    response = requests.Response()
+    response.status_code = 200
+    response._content = json.dumps(answer).encode()
+    monkeypatch.setattr(fetch.requests, "get", lambda url, **_: response)
+    with pytest.raises(FetchError, match="list of archives from https.* is not what was expected"):
+        fetch.zenodo(1)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(size=10), "sends more than the announced 10 bytes"),
+        (dict(url="htp://x"), "No connection adapters"),
+        (dict(url="http://"), "No host|Invalid URL"),
+    ],
+)
+def test_what_is_hopeless_is_not_tried_again(change, message, host, tmp_path, waits):
+    listed = host.add(f"{TAU}.meta.zip", zipped({"a": b"b"}))._replace(**change)
+    with pytest.raises(FetchError, match=message):
+        fetch.fetch("tau2019", tmp_path, listed=[listed])
+    assert waits == [] and unpacked(tmp_path) == {}
+
+
+def test_a_host_that_drips_is_given_up(host, tmp_path, waits, monkeypatch):
+    listed = host.add(f"{TAU}.meta.zip", zipped({"a": noise(0, 5000)}))
+    minutes = iter(range(0, 10**6, 61))
+    monkeypatch.setattr(fetch.time, "monotonic", lambda: next(minutes))
+    with pytest.raises(FetchError, match="slower than 10 kB a second .5 tries"):
+        fetch.fetch("tau2019", tmp_path, listed=[listed])
+
+
+@pytest.mark.parametrize("place", ["tau2019", f"tau2019/{TAU}", TAU])
+def test_a_corpus_in_the_archives_own_folder_is_found(small_mini, tmp_path, monkeypatch, place):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path))
+    shutil.copytree(small_mini.root, tmp_path / place)
+    assert len(corpora.find("tau2019").scenes().clips) == len(small_mini.clips)
+    assert not any("is missing" in found.what for found in corpora.find("tau2019").check()[1])
 
 
 def test_the_hosts_listing(monkeypatch):

@@ -145,6 +145,11 @@ def register(data_set: DataSet) -> None:
 def official_root(name: str) -> Path:
     """Folder of a downloaded data set. Raises CorpusError, saying where to get it."""
     root = data_root() / name
+    leading = DATA_SETS[name].leading.strip("/")
+    if leading:  # as an archive unpacks: the folder that it wraps around everything
+        for place in (root / leading, data_root() / leading):
+            if place.is_dir() and not (root / "meta.csv").is_file():
+                return place
     if not root.is_dir():
         raise CorpusError(
             f"{root} is missing: `asc data fetch {name}` downloads it, or unpack its archives "

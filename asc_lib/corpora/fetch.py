@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pooch
+import pydantic
 import requests
+import urllib3
 from filelock import FileLock
 from tqdm import tqdm
 
@@ -24,11 +26,33 @@ from . import checks
 from .data_set import DATA_SETS, CorpusError, DataSet
 
 AGENT = {"User-Agent": "asc_lib (acoustic scene classification; one archive at a time)"}
+NOTES = ".fetched"  # folder of what has been fetched
 TRIES = 5  # of one archive
+LARGEST = 20 * 2**30  # bytes, where the size of an archive is not announced
+SLOWEST = 10_000  # bytes a second, over a minute
+HOPELESS = (
+    requests.exceptions.SSLError,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.TooManyRedirects,
+)
 
 
 class FetchError(CorpusError):
     """A failed download; the message names the archive and the way out."""
+
+
+class Listed(pydantic.BaseModel):
+    """A file in a host's list of archives."""
+
+    key: str = pydantic.Field(pattern=r"^[\w. ()+-]+$")
+    size: int = pydantic.Field(gt=0, lt=2**40)
+    checksum: str = pydantic.Field(pattern="^md5:[0-9a-f]+$")
+    links: dict[str, str]
+
+    def archive(self) -> "Archive":
+        return Archive(self.key, self.links["self"], self.size, self.checksum.removeprefix("md5:"))
 
 
 class Archive(NamedTuple):
@@ -44,23 +68,22 @@ def zenodo(record: int) -> list[Archive]:
     """The archives of a Zenodo record, as listed now. Raises FetchError."""
     url = f"https://zenodo.org/api/records/{record}"
 
-    def listing() -> list[dict]:
+    def listing() -> object:
         answer = requests.get(url, headers=AGENT, timeout=60)
         answer.raise_for_status()
-        return answer.json()["files"]
+        return answer.json()
 
-    return sorted(
-        (
-            Archive(
-                file["key"],
-                file["links"]["self"],
-                file["size"],
-                file["checksum"].removeprefix("md5:"),
-            )
-            for file in _patiently(listing, "the list of archives", url)
-        ),
-        key=_order,
-    )
+    answer = _patiently(listing, "the list of archives", url)
+    try:
+        files = pydantic.TypeAdapter(list[Listed]).validate_python(answer["files"])
+        if not files:
+            raise ValueError("it is empty")
+        return sorted((file.archive() for file in files), key=_order)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise FetchError(
+            f"the list of archives from {url} is not what was expected ({first_line(error)}): "
+            "download them by hand into the corpus's folder"
+        ) from None
 
 
 # Small archives first, then by number; parts of a split archive in order, .zip last.
@@ -80,6 +103,12 @@ def _patiently(attempt: Callable, what: str, url: str):
         pause = 5.0 * 2**number  # s
         try:
             return attempt()
+        except FetchError:
+            raise
+        except HOPELESS as error:
+            raise FetchError(
+                f"{what} cannot be downloaded from {url}: {first_line(error)}"
+            ) from None
         except requests.HTTPError as error:
             answer = error.response
             failed = f"the host answers {answer.status_code} {answer.reason}"
@@ -135,7 +164,7 @@ def fetch(name: str, root: Path, only: str = "", listed: list[Archive] | None = 
             f"no archive of {name} has '{only}' in its name: "
             f"{', '.join(archive.name for archive in listed)}"
         )
-    notes = root / ".fetched"
+    notes = root / NOTES
     try:
         notes.mkdir(parents=True, exist_ok=True)
         with FileLock(notes / "lock"):
@@ -190,10 +219,22 @@ def _check_room(root: Path, needed: float) -> None:
         )
 
 
+def inside(root: Path, name: str, source: str) -> Path:
+    """The place in a folder of a file that ``source`` names so, after all changes of its name.
+
+    Raises FetchError where it is outside of it.
+    """
+    why = checks.unsafe(name)
+    path = root / name
+    if why or path == root or NOTES in path.relative_to(root).parts:
+        raise FetchError(f"{source} {why or f'names {name!r}, which is no place in the corpus'}")
+    return path
+
+
 # An archive's file: one put there by hand, downloaded before, or downloaded now.
 def _downloaded(archive: Archive, root: Path, notes: Path) -> Path:
     for place in (root, root / "archives"):
-        file = place / archive.name
+        file = inside(place, archive.name, "the list of archives")
         if file.is_file():
             md5 = pooch.file_hash(str(file), alg="md5") if archive.md5 else None
             if md5 != archive.md5:
@@ -203,24 +244,51 @@ def _downloaded(archive: Archive, root: Path, notes: Path) -> Path:
             return file
 
     def download() -> str:
-        bar = tqdm(
-            total=archive.size or 1,
-            unit="B",
-            unit_scale=True,
-            desc=archive.name,
-            disable=None,  # shown on a terminal only
-            leave=False,
-        )
         return pooch.retrieve(
             archive.url,
             known_hash=archive.md5 and f"md5:{archive.md5}",
             fname=archive.name,
             path=notes,
-            downloader=pooch.HTTPDownloader(progressbar=bar, headers=AGENT, timeout=60),
+            downloader=lambda url, file, _: _stream(archive, file),
         )
 
     pooch.get_logger().setLevel("ERROR")
     return Path(_patiently(download, archive.name, archive.url))
+
+
+# Writes an archive to a file; no more of it than announced, and not slower than ``SLOWEST``.
+def _stream(archive: Archive, path: str) -> None:
+    with (
+        requests.get(archive.url, headers=AGENT, stream=True, timeout=60) as answer,
+        open(path, "wb") as file,
+        tqdm(
+            total=archive.size,
+            unit="B",
+            unit_scale=True,
+            desc=archive.name,
+            disable=None,  # shown on a terminal only
+            leave=False,
+        ) as bar,
+    ):
+        answer.raise_for_status()
+        minute = time.monotonic()
+        least = 0
+        try:
+            while piece := answer.raw.read1(1 << 20):
+                file.write(piece)
+                bar.update(len(piece))
+                if file.tell() > (archive.size or LARGEST):
+                    raise FetchError(
+                        f"{archive.url} sends more than the announced {archive.size or LARGEST} "
+                        "bytes: download it by hand into the corpus's folder"
+                    )
+                if time.monotonic() > minute + 60:
+                    minute += 60
+                    least += 60 * SLOWEST
+                    if file.tell() < least:
+                        raise requests.Timeout(f"slower than {SLOWEST / 1000:g} kB a second")
+        except urllib3.exceptions.HTTPError as error:
+            raise requests.ConnectionError(error) from None
 
 
 # The parts of a split archive as one file to read.
@@ -277,13 +345,12 @@ def _unpack(files: list[Path], root: Path, notes: Path, leading: str) -> int:
     name = files[-1].name
     try:
         entries = [entry for _, entry in _members(files)]
-        problems = list(filter(None, [checks.unsafe(entry.filename) for entry in entries]))
-        if problems:
-            raise FetchError(f"{name} {problems[0]}")
+        for entry in entries:  # before any is written
+            inside(root, entry.filename.removeprefix(leading), name)
         _check_room(root, sum(entry.file_size for entry in entries))
         temporary = notes / "unpacking.part"
         for archive, entry in _members(files):
-            target = root / entry.filename.removeprefix(leading)
+            target = inside(root, entry.filename.removeprefix(leading), name)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with archive.open(entry) as source, open(temporary, "wb") as file:
@@ -291,7 +358,12 @@ def _unpack(files: list[Path], root: Path, notes: Path, leading: str) -> int:
                 temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, zipfile.zlib.error) as error:
+    except FetchError:
+        raise
+    except (
+        *(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError),
+        *(zipfile.zlib.error, ValueError, struct.error),
+    ) as error:
         join = (
             f"; or join its parts with `zip -s 0 {name} --out joined.zip` and unpack that by hand"
         )
