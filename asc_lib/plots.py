@@ -197,7 +197,7 @@ def tags(vectors: dict[str, np.ndarray], names: list[str], present: dict[str, se
         )
         axis.set(xlabel="probability", xlim=(0, 1), ylim=(len(best) - 0.4, -0.6))
         axis.set_title(plain(title, 80 // len(vectors)))
-    figure.suptitle(note, size=9)
+    figure.suptitle(note, size=9).set_in_layout(bool(note))
     sns.despine(figure)
     return figure
 

@@ -9,8 +9,9 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,6 +22,7 @@ from helpers import NOTEBOOKS
 from matplotlib.text import Text
 
 from asc_lib import plots
+from asc_lib.corpora import audio, data_set
 from asc_lib.fusion import Attention
 from asc_lib.use import what_if
 
@@ -209,6 +211,8 @@ def test_a_figure_of_any_size_is_drawn_soon_small_and_says_what_is_left_out(name
     said = texts(figure)
     notes = cut_at(name, *size)
     assert all(note in said for note in notes) and said.count("not shown") == len(notes)
+    boxes = [text.get_window_extent() for text in figure.texts if text.get_text()]
+    assert not any(box.overlaps(axis.get_tightbbox()) for box in boxes for axis in figure.axes)
 
 
 @pytest.mark.filterwarnings("error:.*layout", "ignore:Glyph")
@@ -282,3 +286,47 @@ def test_what_has_trained_is_written_before_any_figure(number):
     assert len(trains) == 1 and writes
     between = set().union(*found[trains[0] : writes[-1] + 1])
     assert not {name for name in between if name.startswith(("plots.", "what_if."))}
+
+
+def cell_with(text: str) -> str:
+    """The source of the code cell of notebook 00 that holds a text."""
+    cells = json.loads((NOTEBOOKS / "00_data.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return next(source for source in sources if text in source)
+
+
+CLIPS = {
+    "filename": ["a", "b", "c"],
+    "scene_label": ["bus", "bus", "park"],
+    "split": ["train", "unused", "test"],
+    "location": ["x", "x", "y"],
+}
+PARTS = {"filename": ["a", "b", "c"], "recording": ["r", "r", "s"], "tag": ["k", "k", "l"]}
+
+
+@pytest.mark.parametrize("composed", [False, True])
+@pytest.mark.parametrize("text", ["assert not trained", "assert accuracy", "used = "])
+def test_what_holds_for_composed_data_is_asserted_of_them_alone(text, composed):
+    """A place and a recording in two splits, tags that give all away, a recording in two sets."""
+    values = {
+        "corpus": data_set.SceneCorpus("own", Path(), pd.DataFrame(CLIPS), pd.DataFrame(PARTS)),
+        "clips": pd.DataFrame({"recordings": ["r", "r"], "set": ["curated", "test"]}),
+        "data_set": data_set.DataSet("own", "", None, composed=composed),
+        "stats": SimpleNamespace(linear_probe=lambda *_: 1.0),
+    }
+    with pytest.raises(AssertionError) if composed else nullcontext():
+        exec(cell_with(text), values)
+
+
+def test_notebook_00_shows_a_scene_of_few_clips():
+    values = {
+        "corpus": data_set.SceneCorpus("own", Path(), pd.DataFrame(CLIPS)),
+        "waveforms": SimpleNamespace(waveforms=np.zeros((3, 2, 480), "int16")),
+        "plots": SimpleNamespace(clip=lambda samples, rate, name, events: name),
+        "audio": audio,
+        "np": np,
+        "display": lambda shown: None,
+        "Audio": lambda **options: None,
+    }
+    exec(cell_with("def show("), values)
+    assert values["show"]("bus", 3) == "b"

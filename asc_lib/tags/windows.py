@@ -1,0 +1,92 @@
+"""Tag vectors of windows: how recordings are cut, and which windows a network reads."""
+
+import math
+
+import numpy as np
+import torch
+
+from ..corpora.audio import RATE, resampled
+
+CHOICES = ("random", "excerpt", "clip")  # of windows in training; the last is the paper's
+
+
+class WindowTagger:
+    """A tagger of recordings, in windows of ``length`` every ``hop`` (s) of mono sound."""
+
+    tags: list[str]
+    rate: int  # Hz
+    length: float
+    hop: float
+
+    def tag_mono(self, windows: torch.Tensor) -> torch.Tensor:
+        """Tag vectors [n, c], 0 to 1, of windows [n, samples] at ``rate``, within ±1."""
+        raise NotImplementedError
+
+    def times(self, samples: int) -> np.ndarray:
+        """Start and end (s) of the windows [w, 2] of a clip of so many samples at 48 kHz."""
+        seconds = samples / RATE
+        count = 1 + max(math.floor((seconds - self.length) / self.hop + 1e-6), 0)
+        starts = self.hop * np.arange(count)
+        return np.stack([starts, np.minimum(starts + self.length, seconds)], 1)
+
+    def tag_windows(self, clips: torch.Tensor) -> torch.Tensor:
+        """Tag vectors [B, w, c] of int16 clips [B, channels, T] at 48 kHz.
+
+        The mean of the channels is resampled; a clip shorter than a window is followed by zeros.
+        """
+        mono = resampled(clips.cpu().float().mean(1).numpy() / 2**15, RATE, self.rate)
+        size = round(self.length * self.rate)
+        starts = np.round(self.times(clips.shape[-1])[:, 0] * self.rate).astype(int)
+        padded = np.pad(mono, ((0, 0), (0, max(starts[-1] + size - mono.shape[1], 0))))
+        pieces = np.stack([padded[:, start : start + size] for start in starts], 1)
+        vectors = self.tag_mono(torch.from_numpy(pieces.reshape(-1, size)))
+        return vectors.reshape(len(clips), len(starts), -1)
+
+
+def shares(
+    choice: str,
+    times: np.ndarray,
+    starts: np.ndarray,
+    length: float,
+    rng: np.random.Generator | None,
+) -> np.ndarray:
+    """What each window [w, 2] counts in the tag vectors of excerpts: [B, w], of sum 1.
+
+    ``choice``: "clip", all the same; "excerpt", those that overlap the ``length`` seconds after
+    ``starts`` [B]; "random", a random half of them.
+    """
+    count = len(times)
+    if choice == "excerpt":
+        overlap = np.minimum(times[:, 1], starts[:, None] + length) - np.maximum(
+            times[:, 0], starts[:, None]
+        )
+        chosen = overlap >= np.minimum(overlap.max(1, keepdims=True), 1e-6)
+    elif choice == "random":
+        order = rng.permuted(np.tile(np.arange(count), (len(starts), 1)), axis=1)
+        chosen = order < (count + 1) // 2
+    else:
+        chosen = np.ones((len(starts), count), bool)
+    return chosen / chosen.sum(1, keepdims=True)
+
+
+def along(
+    values: torch.Tensor, times: np.ndarray, starts: np.ndarray, length: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tag vectors [B, w, c] along excerpts: [B, n, c] of n equal parts, and their times [B, n, 2].
+
+    As many parts as windows begin in ``length`` seconds; linear between the middles of windows.
+    Times are in s after the excerpts' starts [B], the same in all, so that mixup may mix them.
+    """
+    middles = times.mean(1)
+    hop = float(middles[1] - middles[0]) if len(middles) > 1 else length
+    count = max(round(length / hop), 1)
+    part = length / count
+    at = starts[:, None] + part * (np.arange(count) + 0.5)  # [B, n]
+    place = torch.from_numpy(((at - middles[0]) / hop).clip(0, len(middles) - 1))
+    low = place.floor().long().clamp(max=max(len(middles) - 2, 0))
+    share = (place - low)[..., None].to(values.dtype)
+    rows = torch.arange(len(values))[:, None]
+    high = (low + 1).clamp(max=len(middles) - 1)
+    mixed = (1 - share) * values[rows, low] + share * values[rows, high]
+    edges = part * np.stack([np.arange(count), np.arange(1, count + 1)], 1)
+    return mixed, torch.from_numpy(np.tile(edges, (len(values), 1, 1))).float()
