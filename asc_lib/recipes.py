@@ -25,6 +25,8 @@ class SceneRecipe:
     mixup_from: int = 7  # [22]; first epoch with mixup
     eval_every: int = 1  # [22]; epochs between evaluations, from which the paper's protocol selects
     precision: str = "float32"  # of the network's layers: one of PRECISIONS
+    tag_windows: str = "clip"  # that training reads: one of ``tags.windows.CHOICES``; [paper]
+    tag_scale: str = "raw"  # of tag vectors, in the network: one of ``scene_net.SCALES``; [paper]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class TaggerSizes:
     cycles: int = 8  # of stage 1
     second_cycles: int = 8  # of stage 2, whose length is not published: as many
     lr: float = 1e-3  # Adam; each cosine cycle ends at 1e-6
+    mixtures: bool = False  # ours: teach it mixtures like scenes, not single recordings alone
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,14 @@ class Preset:
     tagger_threads: int
 
 
-SMALL_SCENE = SceneRecipe(lr=1e-3, crop=48_000, epochs=14, eval_every=7)
+SMALL_SCENE = SceneRecipe(
+    lr=1e-3,
+    crop=48_000,
+    epochs=14,
+    eval_every=7,
+    tag_windows="random",
+    tag_scale="square_root",
+)
 SMALL_TAGGER = TaggerSizes(
     bands=64,
     n_fft=2048,
@@ -70,4 +80,5 @@ SMALL_TAGGER = TaggerSizes(
     batch=32,
     cycles=2,
     second_cycles=1,
+    mixtures=True,
 )

@@ -19,12 +19,39 @@ class SceneOutput(NamedTuple):
     feature_map: torch.Tensor | None  # [B, f, t], before attention; None without the waveform
 
 
+SCALES = {  # of probabilities p
+    "raw": lambda p: p,
+    "square_root": lambda p: (p + 1e-4).sqrt(),
+    "logit": lambda p: torch.logit(p, 1e-3),
+}
+
+
+class TagScale(nn.Module):
+    """Scales tag vectors [..., c] and standardises them by the training clips' (``fit``)."""
+
+    def __init__(self, n_tags: int, kind: str):
+        super().__init__()
+        self.scaled = SCALES[kind]
+        self.register_buffer("mean", torch.zeros(n_tags))
+        self.register_buffer("deviation", torch.ones(n_tags))
+
+    def fit(self, vectors: torch.Tensor) -> None:
+        """Take mean and deviation from tag vectors [clips, c]."""
+        scaled = self.scaled(vectors)
+        self.mean.copy_(scaled.mean(0))
+        self.deviation.copy_(scaled.std(0, correction=0).clamp(min=0.01))
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        return (self.scaled(vectors) - self.mean) / self.deviation
+
+
 class SceneNet(nn.Module):
     """The scene network.
 
     ``front_end``: a name of ``FRONT_ENDS``; ``fusion``: one of ``FUSIONS``; sizes that the fusion
-    does not use are ignored. The attention map acts on the output of the last residual block, the
-    (18, 128) of Table 1. Raises ValueError for unknown names and for heads that do not fit.
+    does not use are ignored; ``tag_scale``: one of ``SCALES``. The attention map acts on the output
+    of the last residual block, the (18, 128) of Table 1. Raises ValueError for unknown names and
+    for heads that do not fit.
     """
 
     def __init__(
@@ -37,6 +64,7 @@ class SceneNet(nn.Module):
         layers: int = 3,
         concat_layers: int = 4,
         attention_layers: int = 3,
+        tag_scale: str = "raw",
     ):
         super().__init__()
         entry = FUSIONS.find(fusion)
@@ -44,6 +72,8 @@ class SceneNet(nn.Module):
         if "heads" in entry.uses:
             check_heads(heads, front.filters)
         self.n_tags = n_tags
+        self.scale = tag_scale
+        self.tag_scale = nn.Identity() if tag_scale == "raw" else TagScale(n_tags, tag_scale)
         self.front_end = front() if entry.build.waveform else None
         given = dict(
             heads=heads,
@@ -75,7 +105,7 @@ class SceneNet(nn.Module):
         ``tags`` and ``times``: what the fusion reads (``Fusion.reads``). ``weights`` [B, f]: an
         attention map to use in place of the tags' own.
         """
-        prepared = self.fusion.prepare(tags, times)
+        prepared = self.fusion.prepare(self.tag_scale(tags), times)
         if weights is None:
             weights = self.fusion.weights(prepared)  # [B, f], or None
         if feature_map is None:

@@ -44,10 +44,11 @@ class SceneData:
         corpus = corpora.find(settings.data).scenes()
         waveforms = store.pack(corpus)
         tags = settings.tags
+        vectors = open_tag_vectors(tags, corpus, waveforms, settings.seed) if tags else None
         return cls(
             corpus,
             waveforms,
-            open_tag_vectors(tags, corpus, waveforms, settings.seed) if tags else None,
+            vectors and vectors.kept(settings.n_tags, corpus.rows("train")),
             settings.recipe,
             settings.device,
             reads=FUSIONS.find(settings.fusion).build.reads,
@@ -60,13 +61,21 @@ class SceneData:
     def network(self, settings: Settings) -> SceneNet:
         """The untrained network of a scene notebook's settings, initialised by its seed."""
         torch.manual_seed(settings.seed)
-        return SceneNet(
+        net = SceneNet(
             self.n_tags,
             len(self.corpus.labels),
             settings.front_end,
             settings.fusion,
+            tag_scale=self.tag_scale,
             **settings.sizes(),
         )
+        if self.tag_scale != "raw":
+            net.tag_scale.fit(torch.from_numpy(self.vectors.clips[self.corpus.rows("train")]))
+        return net
+
+    @property
+    def tag_scale(self) -> str:
+        return self.recipe.tag_scale if self.vectors else "raw"
 
     @cached_property
     def source(self) -> Store:
@@ -83,15 +92,25 @@ class SceneData:
         """Samples of a clip that evaluation reads, after pre-emphasis: the first ones."""
         return min(self.recipe.test_samples, self.waveforms.samples - 1)
 
-    def inputs(self, rows: np.ndarray, starts: np.ndarray, length: int) -> training.Batch:
-        """Pre-emphasised excerpts [B, 2, length] from ``starts``, and the tags of their clips."""
+    def inputs(
+        self,
+        rows: np.ndarray,
+        starts: np.ndarray,
+        length: int,
+        rng: np.random.Generator | None = None,
+    ) -> training.Batch:
+        """Pre-emphasised excerpts [B, 2, length] from ``starts``, and the tags of their clips.
+
+        With ``rng``, in training, tags of the windows that the recipe chooses (``tag_windows``).
+        """
         raw = self.source.batch(rows, starts, length + 1)
         if raw.device.type == "cpu" and self.device != "cpu":
             raw = raw.pin_memory().to(self.device, non_blocking=True)
         batch = {"waveform": pre_emphasis(raw), "tags": torch.zeros(len(rows), 0)}
         if self.vectors:
+            choice = self.recipe.tag_windows if rng else "clip"
             batch |= self.vectors.inputs(
-                rows, self.reads, starts / RATE, seconds=self.waveforms.samples / RATE
+                rows, self.reads, starts / RATE, length / RATE, choice, rng
             )
         return {name: value.to(self.device) for name, value in batch.items()}
 
@@ -108,7 +127,7 @@ class SceneData:
         for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
             rows = order[start : start + recipe.batch]
             starts = rng.integers(self.waveforms.samples - self.crop, size=len(rows))
-            batch = self.inputs(rows, starts, self.crop)
+            batch = self.inputs(rows, starts, self.crop, rng)
             one_hot = F.one_hot(torch.from_numpy(targets[rows]), len(self.corpus.labels))
             batch["targets"] = one_hot.float().to(self.device)
             if epoch >= recipe.mixup_from:

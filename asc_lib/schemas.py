@@ -29,6 +29,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=MOST_CLIPS)]
 
 
+Scale = Literal["raw", "square_root", "logit"]
+
+
 class Parameters(BaseModel, extra="allow"):
     """Of a run; ``data`` and ``tags`` are names, not paths."""
 
@@ -103,6 +106,7 @@ class SceneRecord(Described):
     labels: Names = Field(min_length=2, max_length=MOST_TAGS)
     macs: int = Field(ge=0)
     tags: Tags | None
+    tag_scale: Scale = "raw"
     test: Figures
     test_all: Figures
     history: list[dict[Name, float]] = Field(min_length=1)
@@ -128,6 +132,7 @@ class About(Described):
     test_samples: int = Field(ge=1, le=LONGEST)
     macs: int = Field(ge=0)
     tags: Tags
+    tag_scale: Scale = "raw"
     test: Figures
     files: dict[Name, Name]
     seal: Name
@@ -157,6 +162,7 @@ class TaggerAbout(BaseModel):
     tags: Names = Field(min_length=1, max_length=MOST_TAGS)
     sizes: TaggerSizes
     folds: list[Annotated[int, Field(ge=-1, le=1000)]] = Field(min_length=1, max_length=100)
+    used: Annotated[int, Field(ge=1, le=100)] | None = None
 
 
 def read_json(path: Path) -> object:

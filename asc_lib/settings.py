@@ -18,11 +18,12 @@ from .recipes import PRECISIONS, Preset, SceneRecipe, TaggerSizes
 from .registry import ParameterError, load_plugins, unknown
 from .tags import sources
 from .tags.tag_data import SUPERVISION
+from .tags.windows import CHOICES
 from .training import default_device
 
 COMMON = ("data", "seed", "epochs", "device", "threads")
 ANY_SCENE = (*COMMON, "front_end", "precision")
-SCENE = (*ANY_SCENE, "tags")
+SCENE = (*ANY_SCENE, "tags", "tag_windows", "n_tags")
 NOTEBOOKS = {
     "00_data": ("data",),
     "01_tagger": (*COMMON, "supervision"),
@@ -49,6 +50,8 @@ class Settings(pydantic.BaseModel):
     front_end: str | None = None
     precision: str = "float32"
     tags: str | None = None
+    tag_windows: str | None = None
+    n_tags: int | None = pydantic.Field(None, ge=0)
     supervision: str | None = None
     fusion: str | None = None
     heads: int | None = pydantic.Field(None, ge=1)
@@ -64,7 +67,8 @@ class Settings(pydantic.BaseModel):
 
     @property
     def recipe(self) -> SceneRecipe:
-        return replace(self.preset.scene, epochs=self.epochs, precision=self.precision)
+        own = {"tag_windows": self.tag_windows} if self.tag_windows else {}
+        return replace(self.preset.scene, epochs=self.epochs, precision=self.precision, **own)
 
     @property
     def tagger_sizes(self) -> TaggerSizes:
@@ -159,10 +163,17 @@ def _network(settings: Settings, preset: Preset) -> dict[str, object]:
         except ValueError as error:
             raise ParameterError(f"parameter 'heads': {error}") from None
     tags = settings.tags if settings.tags is None else sources.resolved(settings.tags)
+    windows = settings.tag_windows
+    if windows is not None:
+        _one_of("tag_windows", windows, ("auto", *CHOICES))
+        windows = preset.scene.tag_windows if windows == "auto" else windows
+    tagged = entry.build.reads != "nothing"
     return {
         "front_end": front_end,
         "fusion": fusion,
-        "tags": None if entry.build.reads == "nothing" else tags,
+        "tags": tags if tagged else None,
+        "tag_windows": windows if tagged else None,
+        "n_tags": settings.n_tags if tagged else None,
         **{size: None for size in SIZES if size not in entry.uses},
     }
 

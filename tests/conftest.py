@@ -85,7 +85,8 @@ def tagged(small_mini, tmp_path_factory):
     with roots(root):
         waveforms = store.pack(small_mini)
     values = tagger.tag_scenes(small_mini, waveforms, np.arange(len(small_mini.clips)))
-    vectors = TagVectors(values[:, None], names, "tagger", tagger=tagger)
+    times = tagger.times(waveforms.samples)
+    vectors = TagVectors(values, names, "tagger", tagger=tagger, times=times)
     return SceneData(small_mini, waveforms, vectors, corpora.find("mini").preset.scene, "cpu")
 
 

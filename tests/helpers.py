@@ -13,7 +13,8 @@ from asc_lib.files import REPOSITORY
 
 COMMON = dict(data="mini", seed=0, epochs=0, device="cpu", threads=0)
 BASELINE = COMMON | dict(front_end="auto", precision="float32")
-ATTENTION = BASELINE | dict(tags="tagger", heads=2, layers=1)
+TAGGED = BASELINE | dict(tags="tagger", tag_windows="auto", n_tags=80)
+ATTENTION = TAGGED | dict(heads=2, layers=1)
 COMBINED = ATTENTION | dict(
     fusion="combined_shared", heads=4, layers=3, concat_layers=4, attention_layers=3
 )

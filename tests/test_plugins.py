@@ -242,20 +242,18 @@ def test_a_changed_class_gives_a_run_another_name(plug_in, tagged):
 
 
 def test_a_fusion_reads_windows_with_their_times(tagged):
-    rows, starts = np.array([3, 50, 7]), np.array([0, 12_000, 24_000])
-    scenes = replace(tagged, reads="windows")
-    found = scenes.inputs(rows, starts, 9_600)
-    assert set(found) == {"waveform", "tags", "times"}
-    assert torch.equal(found["tags"], torch.from_numpy(tagged.vectors.values[rows]))
-    assert found["tags"].shape == (3, 1, 12) and found["times"].dtype == torch.float32
-    assert found["times"].tolist() == [[[0.0, 1.0]], [[-0.25, 0.75]], [[-0.5, 0.5]]]
+    rows, starts = np.array([3, 50, 7]), np.array([0, 12_000, 23_999])
     two = np.stack([tagged.vectors.clips, 1 - tagged.vectors.clips], 1)
     times = np.array([[0.0, 0.5], [0.5, 1.0]])
     vectors = replace(tagged.vectors, values=two, times=times)
-    found = replace(scenes, vectors=vectors).inputs(rows, starts, 9_600)
-    assert torch.equal(found["tags"], torch.from_numpy(two[rows]))
-    assert found["times"][1].tolist() == [[-0.25, 0.25], [0.25, 0.75]]
-    whole = replace(scenes, vectors=vectors, reads="clip").whole(rows)
+    scenes = replace(tagged, vectors=vectors, reads="windows")
+    found = scenes.inputs(rows, starts, 24_000)  # half a second: one part
+    assert set(found) == {"waveform", "tags", "times"} and found["tags"].shape == (3, 1, 12)
+    assert found["times"].tolist() == [[[0.0, 0.5]]] * 3 and found["times"].dtype == torch.float32
+    first, second = two[rows, 0], two[rows, 1]
+    share = np.array([0.0, 0.5, 1.0])[:, None]  # the excerpts' middles between those of windows
+    assert np.allclose(found["tags"][:, 0], (1 - share) * first + share * second, atol=1e-4)
+    whole = replace(scenes, reads="clip").whole(rows)
     assert set(whole) == {"waveform", "tags"} and torch.allclose(whole["tags"], torch.tensor(0.5))
 
 
@@ -314,9 +312,9 @@ def test_a_fusion_of_windows_from_training_to_a_prediction(trained, tmp_path):
     assert record["parameters"]["front_end"] == "bands" and record["parameters"]["layers"] == 3
     assert done.record["run"] == record["run"] == done.folder.name
     loaded, inputs, prediction = check_predictions(scenes, done, tmp_path)
-    assert inputs["tags"].shape == (8, 1, 12) and inputs["times"].shape == (8, 1, 2)
-    assert inputs["times"].tolist() == [[[0.0, 1.0]]] * 8
-    assert np.allclose(prediction.tags[loaded.tags], inputs["tags"][0, 0], atol=1e-6)
+    assert inputs["tags"].shape == (8, 8, 12) and inputs["times"].shape == (8, 8, 2)
+    assert np.allclose(inputs["times"][0, :, 1] - inputs["times"][0, :, 0], 1 / 8, atol=1e-4)
+    assert np.allclose(prediction.tags[loaded.tags], inputs["tags"][0].mean(0), atol=1e-6)
 
 
 def test_a_fusion_that_reads_nothing_needs_no_tags(trained, tmp_path):

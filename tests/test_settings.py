@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import ATTENTION, BASELINE, COMBINED
+from helpers import ATTENTION, COMBINED, TAGGED
 from typer.testing import CliRunner
 
 from asc_lib import corpora
@@ -34,7 +34,7 @@ from asc_lib.tags.sources import TagVectors, open_tag_vectors
         ({"front_end": "nope"}, "parameter 'front_end' is 'nope': choose one of auto, released"),
         (
             {"tags": "nope"},
-            "parameter 'tags' is 'nope': choose one of tagger, shuffled, constant, true",
+            "parameter 'tags' is 'nope': choose one of tagger, yamnet, shuffled, constant",
         ),
         (
             {"precision": "float16"},
@@ -77,7 +77,7 @@ def test_sizes_that_do_not_apply_are_left_out():
     )
     separate = check("05_combined", **(COMBINED | {"fusion": "combined_separate"}))
     assert separate.sizes() == {"heads": 4, "concat_layers": 4, "attention_layers": 3}
-    codecat = BASELINE | dict(tags="tagger", fusion="codecat", layers=3)
+    codecat = TAGGED | dict(fusion="codecat", layers=3)
     assert check("03_concatenation", **codecat).sizes() == {}
     with pytest.raises(
         ParameterError,

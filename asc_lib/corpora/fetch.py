@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import re
 import shutil
 import struct
 import time
@@ -26,6 +27,7 @@ from . import checks
 from .data_set import DATA_SETS, CorpusError, DataSet
 
 AGENT = {"User-Agent": "asc_lib (acoustic scene classification; one archive at a time)"}
+ZIPPED = re.compile(r"\.(zip|z\d+)$")
 NOTES = ".fetched"  # folder of what has been fetched
 TRIES = 5  # of one archive
 LARGEST = 20 * 2**30  # bytes, where the size of an archive is not announced
@@ -56,12 +58,21 @@ class Listed(pydantic.BaseModel):
 
 
 class Archive(NamedTuple):
-    """A file to download; ``size`` (bytes) and ``md5`` are None where it is made on demand."""
+    """A file to download; ``size`` (bytes) and hashes are None where they are not known.
+
+    One that is no zip archive is put into the corpus's folder as it is.
+    """
 
     name: str
     url: str
     size: int | None
     md5: str | None
+    sha256: str | None = None
+
+    @property
+    def hashed(self) -> str | None:
+        """As ``pooch`` takes it."""
+        return f"md5:{self.md5}" if self.md5 else self.sha256
 
 
 def zenodo(record: int) -> list[Archive]:
@@ -236,17 +247,19 @@ def _downloaded(archive: Archive, root: Path, notes: Path) -> Path:
     for place in (root, root / "archives"):
         file = inside(place, archive.name, "the list of archives")
         if file.is_file():
-            md5 = pooch.file_hash(str(file), alg="md5") if archive.md5 else None
-            if md5 != archive.md5:
+            kind = "md5" if archive.md5 else "sha256"
+            found = pooch.file_hash(str(file), alg=kind)
+            if (archive.md5 or archive.sha256) not in (None, found):
                 raise FetchError(
-                    f"{file} is not the official archive (md5 {md5}, not {archive.md5}): remove it"
+                    f"{file} is not the official archive ({kind} {found}, not "
+                    f"{archive.md5 or archive.sha256}): remove it"
                 )
             return file
 
     def download() -> str:
         return pooch.retrieve(
             archive.url,
-            known_hash=archive.md5 and f"md5:{archive.md5}",
+            known_hash=archive.hashed,
             fname=archive.name,
             path=notes,
             downloader=lambda url, file, _: _stream(archive, file),
@@ -343,6 +356,10 @@ def _members(files: list[Path]) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipIn
 # Unpacks an archive, each file whole or not at all; returns the number of files.
 def _unpack(files: list[Path], root: Path, notes: Path, leading: str) -> int:
     name = files[-1].name
+    if not ZIPPED.search(name):
+        shutil.copyfile(files[0], notes / "unpacking.part")
+        (notes / "unpacking.part").replace(inside(root, name, name))
+        return 1
     try:
         entries = [entry for _, entry in _members(files)]
         for entry in entries:  # before any is written

@@ -163,6 +163,7 @@ def write_scene_record(
         }
         if vectors
         else None,
+        "tag_scale": net.scale,
         "labels": corpus.labels,
         "n_parameters": n_parameters(net),
         "macs": multiply_adds(net, scenes.whole(np.array([0]))),

@@ -19,6 +19,7 @@ from .readable import GAIN, spans
 from .records import read_predictions, read_records
 
 GRIDS = (2, 3, 4, 5)
+N_TAGS = 80  # at most, unless a parameter says otherwise
 PREDICTED = ["truth", "svm", "softmax"]
 DRAWN = (
     *("systems", "evidence", "contrasts", "taggers", "by_scene", "by_city"),
@@ -47,6 +48,8 @@ def usual(parameters: dict) -> dict[str, int | str]:
         "front_end": preset.front_end,
         "threads": preset.threads,
         "precision": "float32",
+        "tag_windows": preset.scene.tag_windows,
+        "n_tags": N_TAGS,
     }
 
 
@@ -68,7 +71,7 @@ class Kind:
             changed=", ".join(
                 f"{name} {parameters[name]}"
                 for name, value in usual(parameters).items()
-                if parameters[name] != value
+                if parameters.get(name) not in (None, value)  # older records lack some
             ),
             data=record["data"]["fingerprint"],
             tags=tags["fingerprint"] if tags and tags["source"] != "shuffled" else None,

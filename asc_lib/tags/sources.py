@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from ..corpora import SceneCorpus, by_name
-from ..corpora.audio import RATE, resampled
 from ..corpora.checks import normal, read_csv
 from ..corpora.store import Store
 from ..files import data_root, filled, fingerprint, first_line, printable
@@ -20,18 +19,27 @@ from ..registry import ParameterError, unknown
 from ..training import default_device
 from .tagger import VERSION, Tagger, threads
 from .tagger_training import default_tagger
+from .windows import WindowTagger, along, shares
+from .yamnet import YamNet
 
 HUB = "hf:"  # before the name of a Hugging Face model
+EVENT = 1.0  # s, for which an event of a composed clip is taken to be heard
 CHUNK = 64  # clips tagged between two notes of progress
 
 
 @dataclass(frozen=True)
-class HubTagger:
+class HubTagger(WindowTagger):
     """A Hugging Face model and the feature extractor stored beside it (optional extra ``hf``)."""
 
     model: torch.nn.Module
     front_end: object
     tags: list[str]
+    length = 2.0
+    hop = 2.0  # such a model takes seconds for each window
+
+    @property
+    def rate(self) -> int:
+        return self.front_end.sampling_rate
 
     @classmethod
     def load(cls, source: str, device: str) -> "HubTagger":
@@ -62,25 +70,12 @@ class HubTagger:
         return fingerprint(self.front_end.to_json_string(), *weights)
 
     @torch.no_grad()
-    def tag_waveforms(self, clips: torch.Tensor) -> torch.Tensor:
-        """Tag vectors [B, c], 0 to 1, of int16 clips [B, channels, T] at 48 kHz, mixed to mono.
-
-        The sigmoid of each logit; the softmax, if the model says that a clip has one label only.
-        """
-        rate = self.front_end.sampling_rate
-        mono = resampled(clips.cpu().float().mean(1).numpy() / 2**15, RATE, rate)
-        inputs = self.front_end(list(mono), sampling_rate=rate, return_tensors="pt")
+    def tag_mono(self, windows: torch.Tensor) -> torch.Tensor:
+        """The sigmoid of each logit; the softmax, if the model says a clip has one label only."""
+        inputs = self.front_end(list(windows.numpy()), sampling_rate=self.rate, return_tensors="pt")
         logits = self.model(**inputs.to(self.model.device)).logits
         one_label = self.model.config.problem_type == "single_label_classification"
         return (logits.softmax(1) if one_label else logits.sigmoid()).float().cpu()
-
-    def tag_scenes(self, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
-        return np.concatenate(
-            [
-                self.tag_waveforms(waveforms.whole(part)).numpy()
-                for part in np.split(rows, range(batch, len(rows), batch))
-            ]
-        )
 
     def to(self, device: str) -> "HubTagger":
         return replace(self, model=self.model.to(device))
@@ -101,7 +96,7 @@ class TagVectors:
     names: list[str]
     source: str
     lwlrap: dict | None = None  # of our own tagger, on its test clips
-    tagger: Tagger | HubTagger | None = None  # that gives tag vectors of other recordings
+    tagger: WindowTagger | None = None  # that gives tag vectors of other recordings
     times: np.ndarray | None = None
 
     @cached_property
@@ -113,58 +108,111 @@ class TagVectors:
     def fingerprint(self) -> str:
         return fingerprint(np.ascontiguousarray(self.values).tobytes(), self.names)
 
-    def inputs(
-        self, rows: np.ndarray, reads: str, starts: np.ndarray, seconds: float
-    ) -> dict[str, torch.Tensor]:
-        """What a fusion reads (``Fusion.reads``) of excerpts that start at ``starts`` (s).
+    def kept(self, number: int, rows: np.ndarray) -> "TagVectors":
+        """The ``number`` tags that vary most over the clips ``rows``; all of them for 0."""
+        spread = self.clips[rows].var(0)
+        best = np.sort(np.argsort(-spread, kind="stable")[: number or None])
+        if len(best) == len(self.names):
+            return self
+        return replace(self, values=self.values[..., best], names=[self.names[tag] for tag in best])
 
-        ``seconds``: length of a clip.
+    def inputs(
+        self,
+        rows: np.ndarray,
+        reads: str,
+        starts: np.ndarray,
+        length: float,
+        choice: str = "clip",
+        rng: np.random.Generator | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """What a fusion reads (``Fusion.reads``) of excerpts of ``length`` from ``starts`` on (s).
+
+        ``choice``: of windows, for a fusion that reads one tag vector (``windows.shares``).
         """
-        times = np.array([[0.0, seconds]]) if self.times is None else self.times
-        return as_read(torch.from_numpy(self.values[rows]), times, reads, starts)
+        times = np.array([[0.0, length]]) if self.times is None else self.times
+        weights = None if choice == "clip" else shares(choice, times, starts, length, rng)
+        return as_read(torch.from_numpy(self.values[rows]), times, reads, starts, length, weights)
 
 
 def as_read(
-    values: torch.Tensor, times: np.ndarray, reads: str, starts: np.ndarray
+    values: torch.Tensor,
+    times: np.ndarray,
+    reads: str,
+    starts: np.ndarray,
+    length: float,
+    weights: np.ndarray | None = None,
 ) -> dict[str, torch.Tensor]:
     """Network inputs from tag vectors of windows [B, w, c] with their times [w, 2] (s).
 
-    "clip": the mean over windows as ``tags`` [B, c]; "windows": ``tags`` [B, w, c] and ``times``
-    [B, w, 2] after the excerpts' starts [B]; "nothing": ``tags`` [B, 0].
+    "clip": the mean over windows, by ``weights`` [B, w], as ``tags`` [B, c]; "windows": ``tags``
+    [B, n, c] and ``times`` [B, n, 2] along the excerpts (``windows.along``); "nothing": ``tags``
+    [B, 0].
     """
     if reads == "windows":
-        relative = torch.from_numpy(times[None] - starts[:, None, None]).float()
-        return {"tags": values, "times": relative}
-    return {"tags": values.mean(1) if reads == "clip" else values[:, 0, :0]}
+        tags, relative = along(values, times, starts, length)
+        return {"tags": tags, "times": relative}
+    if reads == "nothing":
+        return {"tags": values[:, 0, :0]}
+    if weights is None:
+        return {"tags": values.mean(1)}
+    return {"tags": torch.einsum("bwc,bw->bc", values, torch.from_numpy(weights).to(values))}
 
 
 def cached(
-    corpus: SceneCorpus, waveforms: Store, tagger: str, width: int, tag: Callable
-) -> np.ndarray:
-    """Tag vectors [clips, 1, width] of a corpus by the tagger of this name, computed on first use.
+    corpus: SceneCorpus, waveforms: Store, name: str, tagger: WindowTagger, tag: Callable
+) -> dict:
+    """Values and times of a corpus's tag vectors by a tagger called so, computed on first use.
 
-    ``tag(rows)`` gives those of some clips [len(rows), width].
+    ``tag(rows)`` gives those of some clips [len(rows), w, c].
     """
-    mark = fingerprint(tagger, waveforms.fingerprint, VERSION)
+    mark = fingerprint(name, waveforms.fingerprint, VERSION)
     clips = len(corpus.clips)
+    times = tagger.times(waveforms.samples)
     with threads(by_name(corpus.name).preset.tagger_threads):
         values = filled(
             data_root() / "made" / f"{corpus.name}-tags-{mark}.npy",
-            (clips, width),
+            (clips, len(times), len(tagger.tags)),
             "float32",
             lambda put, rows: put(rows[0], tag(rows)),
             clips,
             CHUNK,
         )
-    return np.array(values)[:, None]
+    return {"values": np.array(values), "times": times}
 
 
 def from_tagger(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
+    """Our own tagger's, trained on first use."""
     tagger, lwlrap, name = default_tagger(by_name(corpus.name))
-    values = cached(
-        corpus, waveforms, name, len(tagger.tags), partial(tagger.tag_scenes, corpus, waveforms)
+    tagger = tagger.like_scenes(corpus)
+    return TagVectors(
+        names=tagger.tags,
+        source=source,
+        lwlrap=lwlrap["stage 2"]["test"],
+        tagger=tagger,
+        **cached(corpus, waveforms, name, tagger, partial(tagger.tag_scenes, corpus, waveforms)),
     )
-    return TagVectors(values, tagger.tags, source, lwlrap["stage 2"]["test"], tagger)
+
+
+def from_model(load: Callable, source: str, corpus: SceneCorpus, waveforms: Store) -> TagVectors:
+    """A published model's."""
+    tagger = load()
+    tag = partial(tagged, tagger, waveforms)
+    return TagVectors(
+        names=tagger.tags,
+        source=source,
+        tagger=tagger,
+        **cached(corpus, waveforms, tagger.fingerprint, tagger, tag),
+    )
+
+
+def tagged(tagger: WindowTagger, waveforms: Store, rows: np.ndarray, batch: int = 8) -> np.ndarray:
+    """Tag vectors [len(rows), w, c] of scene clips."""
+    return np.concatenate(
+        [
+            tagger.tag_windows(waveforms.whole(part)).numpy()
+            for part in np.split(rows, range(batch, len(rows), batch))
+        ]
+    )
 
 
 def shuffled(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
@@ -193,21 +241,25 @@ def true(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -
             "clips"
         )
     parts = corpus.composition[corpus.composition["tag"] != ""]
-    counts = pd.crosstab(parts["filename"], parts["tag"]).sort_index(axis=1)
-    present = counts.reindex(corpus.clips["filename"]).fillna(0).clip(upper=1)
-    return TagVectors(present.to_numpy("float32")[:, None], list(counts), source)
+    names = sorted(parts["tag"].unique())
+    times = None if waveforms is None else YamNet.times(YamNet, waveforms.samples)
+    starts, ends = (times if times is not None else np.array([[0.0, np.inf]])).T
+    values = np.zeros((len(corpus.clips), len(starts), len(names)), "float32")
+    rows = dict(zip(corpus.clips["filename"], range(len(corpus.clips))))
+    for part in parts.itertuples():
+        bed = part.role == "bed"
+        heard = bed | ((part.onset < ends) & (part.onset + EVENT > starts))
+        values[rows[part.filename], heard, names.index(part.tag)] = 1
+    return TagVectors(values, names, source, times=times)
 
 
 def from_hub(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
-    tagger = HubTagger.load(source, default_device())
-    values = cached(
-        corpus,
-        waveforms,
-        tagger.fingerprint,
-        len(tagger.tags),
-        partial(tagger.tag_scenes, waveforms),
-    )
-    return TagVectors(values, tagger.tags, source, tagger=tagger)
+    load = partial(HubTagger.load, source, default_device())
+    return from_model(load, source, corpus, waveforms)
+
+
+def from_yamnet(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
+    return from_model(YamNet.load, source, corpus, waveforms)
 
 
 def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -> TagVectors:
@@ -280,6 +332,7 @@ class TagSource(NamedTuple):
 
 SOURCES = [
     TagSource("tagger", from_tagger),
+    TagSource("yamnet", from_yamnet),
     TagSource("shuffled", shuffled, question="What do the tags of other clips do?"),
     TagSource("constant", constant, question="What if every clip has the same tags?"),
     TagSource("true", true, question="What would a perfect tagger give?"),
@@ -326,16 +379,16 @@ def open_tag_vectors(
     return find(source).open(source, corpus, waveforms, seed)
 
 
-def saved_tagger(source: str, folder: Path, model: str | None) -> Tagger | HubTagger | None:
-    """The tagger of a saved system: in ``folder``, or a hub model with the fingerprint ``model``.
+def saved_tagger(source: str, folder: Path, model: str | None) -> WindowTagger | None:
+    """The tagger of a saved system: in ``folder``, or a public one with the fingerprint ``model``.
 
     None where the system's tags were no tagger's. Raises ParameterError for a changed model.
     """
     if folder.is_dir():
         return Tagger.load(folder)
-    if not source.startswith(HUB):
+    if source != "yamnet" and not source.startswith(HUB):
         return None
-    tagger = HubTagger.load(source, "cpu")
+    tagger = YamNet.load() if source == "yamnet" else HubTagger.load(source, "cpu")
     if tagger.fingerprint != model:
         raise ParameterError(f"it was trained with another version of the model {source}")
     return tagger

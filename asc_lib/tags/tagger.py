@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ..corpora import SceneCorpus
-from ..corpora.audio import RATE, resampled
 from ..corpora.store import Store
 from ..recipes import TAG_RATE, TaggerSizes
 from ..schemas import TaggerAbout, read_json, validated
 from ..tagging_net import MelSpectrogram, TaggingNet, standardised_decibels
 from ..training import loaded
+from .windows import WindowTagger
 
-VERSION = 2  # raised when a change of the code changes what a tagger learns or gives
+VERSION = 3  # raised when a change of the code changes what a tagger learns or gives
 
 
 @contextlib.contextmanager
@@ -40,12 +40,26 @@ def tag(net: TaggingNet, mel: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Tagger:
-    """Trained networks, one per fold; the network of fold k has not heard any clip of fold k."""
+class Tagger(WindowTagger):
+    """Trained networks, one per fold; the network of fold k has not heard any clip of fold k.
+
+    ``used``: how many of them tag a scene clip or another recording; None: all. Its windows are as
+    long as the slices that it was taught, on average.
+    """
 
     nets: dict[int, TaggingNet]
     tags: list[str]
     sizes: TaggerSizes
+    used: int | None = None
+    rate = TAG_RATE
+
+    @property
+    def length(self) -> float:
+        return 0.75 * self.sizes.crop * self.sizes.hop / TAG_RATE
+
+    @property
+    def hop(self) -> float:
+        return self.length / 2
 
     def unbiased(self, fold: int) -> tuple[int, ...]:
         """Folds whose networks may tag recordings of ``fold``: its own, or all if none heard it."""
@@ -64,27 +78,32 @@ class Tagger:
             ]
         ).numpy()
 
-    def tag_waveforms(self, clips: torch.Tensor, fold: int = -1) -> torch.Tensor:
-        """Tag vectors [B, c] of int16 clips [B, channels, T] at 48 kHz, mixed to mono."""
-        waveform = torch.from_numpy(
-            resampled((clips.cpu().float().mean(1).numpy() / 2**15), RATE, TAG_RATE)
-        )
+    def tag_mono(self, windows: torch.Tensor) -> torch.Tensor:
         device = next(next(iter(self.nets.values())).parameters()).device
-        return self.probabilities(
-            MelSpectrogram(self.sizes).to(device)(waveform.to(device)), self.unbiased(fold)
-        )
+        mel = MelSpectrogram(self.sizes).to(device)(windows.to(device))
+        return self.probabilities(mel, tuple(self.nets)[: self.used])
 
     def tag_scenes(
         self, corpus: SceneCorpus, waveforms: Store, rows: np.ndarray, batch: int = 8
     ) -> np.ndarray:
-        """Tag vectors [len(rows), c] of scene clips, from networks that have not heard them."""
-        folds = corpus.clips["fold"].to_numpy()[rows]
-        out = np.zeros((len(rows), len(self.tags)), "float32")
-        for fold in np.unique(folds):
-            places = np.flatnonzero(folds == fold)
+        """Tag vectors [len(rows), w, c] of scene clips, from networks that have not heard them.
+
+        Every clip by as many networks, as many as any clip has.
+        """
+        heard = [self.unbiased(fold) for fold in corpus.clips["fold"]]
+        used = min(map(len, heard))
+        chosen = np.array([(heard[row] * 2)[row % len(heard[row]) :][:used] for row in rows])
+        out = np.zeros((len(rows), len(self.times(waveforms.samples)), len(self.tags)), "float32")
+        for folds in np.unique(chosen, axis=0):
+            own = replace(self, nets={fold: self.nets[fold] for fold in folds}, used=None)
+            places = np.flatnonzero((chosen == folds).all(1))
             for part in np.split(places, range(batch, len(places), batch)):
-                out[part] = self.tag_waveforms(waveforms.whole(rows[part]), int(fold)).numpy()
+                out[part] = own.tag_windows(waveforms.whole(rows[part])).numpy()
         return out
+
+    def like_scenes(self, corpus: SceneCorpus) -> "Tagger":
+        """This tagger with as many networks for any recording as for the clips of a corpus."""
+        return replace(self, used=min(len(self.unbiased(fold)) for fold in corpus.clips["fold"]))
 
     def to(self, device: str) -> "Tagger":
         return replace(self, nets={fold: net.to(device) for fold, net in self.nets.items()})
@@ -96,7 +115,13 @@ class Tagger:
             save_file(net.state_dict(), folder / f"fold{fold}.safetensors")
         (folder / "tagger.json").write_text(
             json.dumps(
-                {"tags": self.tags, "sizes": asdict(self.sizes), "folds": list(self.nets)}, indent=1
+                {
+                    "tags": self.tags,
+                    "sizes": asdict(self.sizes),
+                    "folds": list(self.nets),
+                    "used": self.used,
+                },
+                indent=1,
             ),
             encoding="utf-8",
         )
@@ -114,4 +139,4 @@ class Tagger:
             )
             for fold in about["folds"]
         }
-        return cls(nets, about["tags"], sizes)
+        return cls(nets, about["tags"], sizes, about.get("used"))

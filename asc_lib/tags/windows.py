@@ -48,11 +48,11 @@ def shares(
     times: np.ndarray,
     starts: np.ndarray,
     length: float,
-    rng: np.random.Generator | None,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """What each window [w, 2] counts in the tag vectors of excerpts: [B, w], of sum 1.
 
-    ``choice``: "clip", all the same; "excerpt", those that overlap the ``length`` seconds after
+    ``choice``: "excerpt", those that overlap the ``length`` seconds after
     ``starts`` [B]; "random", a random half of them.
     """
     count = len(times)
@@ -61,11 +61,9 @@ def shares(
             times[:, 0], starts[:, None]
         )
         chosen = overlap >= np.minimum(overlap.max(1, keepdims=True), 1e-6)
-    elif choice == "random":
+    else:
         order = rng.permuted(np.tile(np.arange(count), (len(starts), 1)), axis=1)
         chosen = order < (count + 1) // 2
-    else:
-        chosen = np.ones((len(starts), count), bool)
     return chosen / chosen.sum(1, keepdims=True)
 
 

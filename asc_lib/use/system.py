@@ -36,8 +36,9 @@ from ..scene_net import SceneNet, n_parameters
 from ..scenes import SceneData, autocast, inference_batch
 from ..schemas import About, read_json, validated
 from ..settings import Settings
-from ..tags.sources import HubTagger, as_read, saved_tagger
+from ..tags.sources import as_read, saved_tagger
 from ..tags.tagger import Tagger
+from ..tags.windows import WindowTagger
 
 VERSION = 2  # of the folder's layout
 ABOUT = "system.json"
@@ -57,7 +58,7 @@ class System:
 
     net: SceneNet
     back_end: SVC
-    tagger: Tagger | HubTagger | None  # None: its tags, if it reads any, were no tagger's
+    tagger: WindowTagger | None  # None: its tags, if it reads any, were no tagger's
     about: dict  # of ``system.json``
     device: str = "cpu"
 
@@ -98,12 +99,13 @@ class System:
                 f"'{self.about['tags']['source']}', which other recordings do not have: "
                 "choose a system trained with tags = 'tagger'"
             )
-        vectors = (
-            torch.zeros(len(clips), 0) if reads == "nothing" else self.tagger.tag_waveforms(raw)
-        )
-        tags = as_read(
-            vectors[:, None], np.array([[0.0, clips.shape[-1] / RATE]]), reads, np.zeros(len(clips))
-        )
+        length = self.about["test_samples"] / RATE
+        tags = {"tags": torch.zeros(len(clips), 0)}
+        if reads != "nothing":
+            kept = [self.tagger.tags.index(name) for name in self.tags]
+            values = self.tagger.tag_windows(raw)[..., kept]
+            times = self.tagger.times(clips.shape[-1])
+            tags = as_read(values, times, reads, np.zeros(len(clips)), length)
         return {
             "waveform": pre_emphasis(raw)[..., : self.about["test_samples"]],
             **{name: value.to(self.device) for name, value in tags.items()},
@@ -259,7 +261,7 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
 
     vectors = scenes.vectors
     tags = (record["tags"] or {"source": None}) | {"names": vectors.names if vectors else []}
-    if vectors and isinstance(vectors.tagger, HubTagger):
+    if vectors and vectors.tagger and not isinstance(vectors.tagger, Tagger):
         tags["model"] = vectors.tagger.fingerprint
     about = {
         "version": VERSION,
@@ -272,7 +274,7 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
             name: record[name]
             for name in (
                 *("run", "system", "parameters", "labels", "data", "n_parameters", "macs"),
-                *("test", "test_all", "environment"),
+                *("tag_scale", "test", "test_all", "environment"),
             )
         },
     }
@@ -362,6 +364,7 @@ def load(folder: Path | str, device: str = "auto") -> System:
                 about["parameters"]["front_end"],
                 about["system"],
                 **about["sizes"],
+                tag_scale=about.get("tag_scale", "raw"),
             ),
             weights,
         )
