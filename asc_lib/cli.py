@@ -3,6 +3,7 @@
 import json
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,15 @@ from .use import export, system
 
 # What bad input, a full disk or a lost connection may raise here and in other libraries. A bug in
 # this one raises something else, as a rule, and keeps its traceback.
-EXPECTED = (ValueError, OSError, RuntimeError, MemoryError, EOFError, zipfile.BadZipFile)
+EXPECTED = (
+    ValueError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class Commands(TyperGroup):
@@ -93,7 +102,9 @@ def info() -> None:
     table = inventory()
     print(
         f"{data_root()} ({table['GB'].sum():.3g} GB)",
-        table.to_string(index=False, float_format="{:.3f}".format),
+        table.assign(what=table["what"].map(shown)).to_string(
+            index=False, float_format="{:.3f}".format
+        ),
         sep="\n\n",
     )
 
@@ -150,8 +161,10 @@ def sweep_(
 def _whole_numbers(option: str, text: str) -> list[int]:
     words = text.replace(",", " ").split()
     wrong = [word for word in words if not word.isdecimal()]
-    if wrong:
-        raise ValueError(f"{option} takes whole numbers such as 0 1 2, not {wrong[0]!r}")
+    if wrong or not words:
+        raise ValueError(
+            f"{option} takes whole numbers such as 0 1 2, not {wrong[0] if wrong else text!r}"
+        )
     return [int(word) for word in words]
 
 

@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,28 +28,32 @@ PART = ".part"  # suffix of a folder in which something is written
 OLD = "old"
 AT_FDCWD = -100  # of Linux, as is the next
 RENAME_EXCHANGE = 2
+DAMAGED = (  # what numpy, pandas and zipfile raise for files that are damaged or of another kind
+    *(OSError, EOFError, ValueError, KeyError, TypeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
-def named(variable: str, default: str = "") -> list[Path]:
+def named(variable: str) -> list[Path]:
     """The paths in an environment variable, separated by ``:``; absolute, without links.
 
     Relative ones count from the repository, so that they mean one place in every working folder.
     """
-    return [
-        printable(REPOSITORY / Path(word).expanduser()).resolve()
-        for word in (os.environ.get(variable) or default).split(os.pathsep)
-        if word
-    ]
+    return [place(word) for word in os.environ.get(variable, "").split(os.pathsep) if word.strip()]
+
+
+def place(path: str) -> Path:
+    return printable(REPOSITORY / Path(path).expanduser()).resolve()
 
 
 def data_root() -> Path:
     """Folder of corpora and what is made from them: ``ASC_DATA``, or ``data/`` here."""
-    return named("ASC_DATA", "data")[0]
+    return place(os.environ.get("ASC_DATA", "").strip() or "data")
 
 
 def results_root() -> Path:
     """Folder of records: ``ASC_RESULTS``, or ``results/local/`` in the repository."""
-    return named("ASC_RESULTS", "results/local")[0]
+    return place(os.environ.get("ASC_RESULTS", "").strip() or "results/local")
 
 
 def cores() -> int:
@@ -82,7 +88,10 @@ def inventory() -> pd.DataFrame:
         mark = "".join(re.findall(r"[0-9a-f]{12}", path.stem)[-1:])
         index = path / "index.json"
         if index.is_file():
-            mark = json.loads(index.read_text(encoding="utf-8"))["fingerprint"]
+            try:
+                mark = json.loads(index.read_text(encoding="utf-8"))["fingerprint"]
+            except DAMAGED:
+                mark = "damaged"
         name = (
             path.relative_to(root).as_posix()
             + " (unfinished)" * (path / ".waveforms.npy.unfinished").exists()
@@ -240,7 +249,7 @@ def _fill(
 ) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     count = path.with_name(f".{path.name}.filled")
-    if not (unfinished.exists() and count.exists()):
+    if not (unfinished.exists() and count.exists() and _number(count) <= items):
         _reserve(unfinished, shape, dtype, path.name)
         write_text(count, "0")
     row = dtype.itemsize * math.prod(shape[1:])
@@ -258,7 +267,7 @@ def _fill(
 
         notes = []
         with ThreadPoolExecutor(1) as disk:
-            for done in range(int(count.read_text(encoding="utf-8")), items, chunk):
+            for done in range(_number(count), items, chunk):
                 stop = min(done + chunk, items)
                 fill(put, np.arange(done, stop))
                 notes.append(disk.submit(note, stop))
@@ -266,6 +275,12 @@ def _fill(
             noted.result()
     count.unlink()
     os.replace(unfinished, path)
+
+
+def _number(count: Path) -> int:
+    """Items that are done; none where a failing machine left no number."""
+    text = count.read_text(encoding="utf-8")
+    return int(text) if text.isdecimal() else 0
 
 
 def _reserve(unfinished: Path, shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:

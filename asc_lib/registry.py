@@ -33,7 +33,7 @@ def load_plugins() -> None:
         sys.modules[str(path)] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever a user's file may raise
+        except (Exception, SystemExit) as error:  # whatever a user's file may raise
             del sys.modules[str(path)]
             raise ParameterError(
                 f"ASC_PLUGINS: {path} cannot be loaded: {type(error).__name__}: {first_line(error)}"

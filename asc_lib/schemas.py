@@ -1,6 +1,7 @@
 """What the files that the library writes must look like when they are read again."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,15 +18,25 @@ def _printable(text: str) -> str:
     return text
 
 
+def _undefined(value: float) -> float:
+    if not math.isnan(value):
+        raise ValueError("it is not within 0 to 1")
+    return value
+
+
+Undefined = Annotated[float, AfterValidator(_undefined)]
+
+
 def _different(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError("it names one twice")
     return names
 
 
-Name = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=10_000), AfterValidator(_printable)]
 Names = Annotated[list[Name], AfterValidator(_different)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Bounds = tuple[Share | Undefined, Share | Undefined]  # of one location there is no interval
 Count = Annotated[int, Field(ge=0, le=MOST_CLIPS)]
 
 
@@ -60,7 +71,7 @@ class Figures(BaseModel):
     clips: Count
     locations: Count
     accuracy: Share
-    interval: tuple[Share, Share]
+    interval: Bounds
     accuracy_by_kernel: dict[Name, Share]
     accuracy_softmax: Share
     accuracy_paper_protocol: Share
@@ -72,7 +83,7 @@ class Tagging(BaseModel):
     """Of a tagger, on one set of clips."""
 
     lwlrap: Share
-    interval: tuple[Share, Share]
+    interval: Bounds
     chance: Share
     accuracy: Share | None
     clips: Count

@@ -43,7 +43,7 @@ class Settings(pydantic.BaseModel):
 
     notebook: str
     data: str
-    seed: int = pydantic.Field(0, ge=0)
+    seed: int = pydantic.Field(0, ge=0, lt=2**32)
     epochs: int = pydantic.Field(0, ge=0)
     device: str = "cpu"
     threads: int = pydantic.Field(0, ge=0)
@@ -55,9 +55,9 @@ class Settings(pydantic.BaseModel):
     supervision: str | None = None
     fusion: str | None = None
     heads: int | None = pydantic.Field(None, ge=1)
-    layers: int | None = pydantic.Field(None, ge=0)
-    concat_layers: int | None = pydantic.Field(None, ge=0)
-    attention_layers: int | None = pydantic.Field(None, ge=0)
+    layers: int | None = pydantic.Field(None, ge=0, le=100)
+    concat_layers: int | None = pydantic.Field(None, ge=0, le=100)
+    attention_layers: int | None = pydantic.Field(None, ge=0, le=100)
     system: str | None = None
     recordings: str | None = None
 
@@ -188,7 +188,7 @@ def checked_device(name: str) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise ParameterError(f"parameter 'device' is {name!r}: {first_line(error)}") from None
-    return name
+    return "cpu" if name.startswith("cpu") else name
 
 
 class Given:

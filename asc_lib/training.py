@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .files import written_whole
+from .files import first_line, written_whole
 
 Batch = dict[str, torch.Tensor]
 Loss = Callable[[nn.Module, Batch], torch.Tensor]
@@ -156,6 +156,15 @@ def resume(path: Path, net: nn.Module, optimiser, schedule) -> list[dict]:
     """Load a checkpoint, if there is one, into net, optimiser and schedule; return its history."""
     if not path.exists():
         return []
+    try:
+        return _resumed(path, net, optimiser, schedule)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the checkpoint {path} is damaged ({first_line(error)}): delete it to begin anew"
+        ) from None
+
+
+def _resumed(path: Path, net: nn.Module, optimiser, schedule) -> list[dict]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = file.metadata()

@@ -344,7 +344,7 @@ LOCKED = LOCKED.replace(b"PK\3\4\x14\0\0", b"PK\3\4\x14\0\1").replace(
 @pytest.mark.parametrize(
     "content, message",
     [
-        (zipped({f"{TAU}//etc/evil.wav": b"x"}), "names '/etc/evil.wav', a path that leaves"),
+        (zipped({f"{TAU}//nowhere/evil.wav": b"x"}), "names '/nowhere/evil.wav', a path that"),
         (zipped({f"{TAU}/../evil.wav": b"x"}), "a path that leaves"),
         (zipped({f"{TAU}/.fetched/lock": b"x"}), "no place in the corpus"),
         (zipped({f"{TAU}/a\x1b[2J.wav": b"x"}), "control character"),
@@ -358,7 +358,7 @@ def test_targets_are_checked_after_all_changes_of_their_names(content, message, 
     assert unpacked(tmp_path) == {}
 
 
-@pytest.mark.parametrize("name", ["../x.zip", "/etc/x.zip", ".fetched/x.zip", "a\nb.zip"])
+@pytest.mark.parametrize("name", ["../x.zip", "/nowhere/x.zip", ".fetched/x.zip", "a\nb.zip"])
 def test_names_of_archives_are_checked_too(name, host, tmp_path):
     listed = host.add("x.zip", zipped({"a": b"b"}))
     with pytest.raises(FetchError, match="the list of archives names"):

@@ -21,6 +21,7 @@ SHORTEST = 1.0  # s
 LOWEST_RATE = 2_000  # Hz
 MISSING = "is missing: unpack its archive there"
 NOT_NUMBERS = "holds {} values that are not numbers (NaN or infinite)"
+TOO_LOW = f"has a sample rate of {{}} Hz: at least {LOWEST_RATE} Hz are needed"
 MANY = 2**48  # frames; libsndfile reports more where it does not know
 BLOCK = 2**22  # frames
 UNREADABLE = (soundfile.LibsndfileError, TypeError)  # TypeError: samples without a header
@@ -80,7 +81,7 @@ def decoded(path: Path) -> tuple[np.ndarray, int, list[str]]:
         return nothing, 0, [unreadable(error)]
     frames = clip.shape[1]
     problems = {
-        f"has a sample rate of {rate} Hz: at least {LOWEST_RATE} Hz are needed": rate < LOWEST_RATE,
+        TOO_LOW.format(rate): rate < LOWEST_RATE,
         "holds no sample": not frames,
         NOT_NUMBERS.format(wrong): wrong,
         f"ends after {frames / rate:.4g} s, but its header says {stated / rate:.4g} s: copy it "
@@ -246,6 +247,8 @@ class Recording:
         frames, rate = length(path)
         if not frames:
             raise AudioError(f"{path} holds no sample")
+        if rate < LOWEST_RATE:
+            raise AudioError(f"{path} {TOO_LOW.format(rate)}")
         if frames / rate < SHORTEST:
             raise AudioError(
                 f"{path} is {frames / rate:.3g} s long: at least {SHORTEST:g} s are needed"
@@ -294,8 +297,10 @@ class Recording:
         lead = min(start, self.rate // 2)
         try:
             with soundfile.SoundFile(self.path) as file:
-                if start > lead:
+                if start > lead and file.seekable():
                     file.seek(start - lead)
+                elif start > lead:
+                    _samples(file, start - lead)
                 clip, wrong = _samples(file, lead + self._frames)
         except UNREADABLE as error:
             raise AudioError(f"{self.path} {unreadable(error)}") from None

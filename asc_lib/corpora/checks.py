@@ -1,5 +1,6 @@
 """Everything that can be wrong with a corpus on disk: its tables, then every audio file."""
 
+import csv
 import unicodedata
 from collections import Counter, namedtuple
 from collections.abc import Iterator
@@ -8,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import joblib
 import pandas as pd
 
-from ..files import first_line
 from . import audio
 from .data_set import Finding, Tables
 
@@ -22,24 +22,34 @@ def normal(text: object) -> str:
     return unicodedata.normalize("NFC", str(text).strip())
 
 
-def read_csv(path: Path, separator: str = ",", **options) -> pd.DataFrame:
-    """A table whose header names every column once and whose rows are as wide as it.
+def read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
+    """A table of texts whose header names every column once and whose rows are as wide as it.
 
-    ``options``: of ``pandas.read_csv``. Raises ValueError, without the table's name.
+    Rows that are empty, and columns that are empty and have no name, are left out; the index holds
+    line numbers. Raises ValueError, without the table's name.
     """
-    common = dict(sep=separator, header=None, encoding="utf-8-sig", skip_blank_lines=False)
-    head = pd.read_csv(path, nrows=1, dtype=str, keep_default_na=False, **common).iloc[0]
-    names = list(map(normal, head))
     try:
-        found = pd.read_csv(path, skiprows=1, **common, **options)
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame(columns=names)
-    if found.shape[1] != len(names):
-        raise ValueError(f"has {len(names)} columns in its header, {found.shape[1]} in its rows")
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=separator)
+            lines = [(reader.line_num, [normal(cell) for cell in row]) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot be read as a table: {error}") from None
+    lines = [(number, row) for number, row in lines if any(row)]
+    if not lines:
+        raise ValueError("is empty")
+    names = lines[0][1]
+    for number, row in lines[1:]:
+        if len(row) != len(names):
+            raise ValueError(
+                f"has {len(row)} cells in line {number}, but {len(names)} columns in its header"
+            )
     twice = [name for name, count in Counter(filter(None, names)).items() if count > 1]
     if twice:
         raise ValueError(f"names the column {twice[0]!r} twice")
-    return found.set_axis(names, axis=1)
+    found = pd.DataFrame(
+        [row for _, row in lines[1:]], [number for number, _ in lines[1:]], names, dtype=object
+    )
+    return found.loc[:, [bool(name) or (found[name] != "").any(axis=None) for name in names]]
 
 
 def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame | None, list[str]]:
@@ -51,11 +61,9 @@ def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame 
     if not path.is_file():
         return None, ["is missing: unpack the corpus's meta data there"]
     try:
-        found = read_csv(path, separator, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, IndexError):
-        return None, ["is empty"]
+        found = read_csv(path, separator)
     except ValueError as error:
-        return None, [f"cannot be read as a table: {first_line(error)}"]
+        return None, [str(error)]
     if not set(columns) <= set(found.columns):
         head = ", ".join(found.columns)
         others = [words for mark, words in SEPARATORS.items() if mark in head and mark != separator]
@@ -68,17 +76,15 @@ def table(path: Path, columns: list[str], separator: str) -> tuple[pd.DataFrame 
             f"has the columns {head}; "
             f"expected {', '.join(columns)}, separated by {SEPARATORS[separator]}"
         ]
-    found = found.fillna("").map(normal)
-    found = found[(found != "").any(axis=1)]
     file = columns[0]
     found[file] = found[file].map(lambda name: name and PurePosixPath(name).as_posix())
     problems = [] if len(found) else ["holds no row"]
     for column in columns:
         empty = found.index[found[column] == ""]
-        problems += [f"line {row + 2} has no {column}" for row in empty[:1]]
+        problems += [f"line {row} has no {column}" for row in empty[:1]]
     for column in found.columns.difference([file]):
         odd = found.index[~found[column].map(str.isprintable)]
-        problems += [f"line {row + 2} has a control character in {column}" for row in odd[:1]]
+        problems += [f"line {row} has a control character in {column}" for row in odd[:1]]
     twice = found[file][found[file].duplicated()]
     if twice.size:
         problems.append(f"names {twice.iloc[0]!r} twice ({twice.size} such rows)")
@@ -104,6 +110,8 @@ def unsafe(name: str) -> str | None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
         return f"names {name!r}, a path that leaves the corpus"
+    if any(len(part.encode()) > 255 for part in path.parts):
+        return f"names {name[:50]!r}..., longer than a file name can be"
     if not name.isprintable():
         return f"names {name!r}, with a line break or another control character"
     return None

@@ -12,6 +12,7 @@ from .data_set import COLUMNS, FULL_SIZE, CorpusError, DataSet, Finding, SceneCo
 
 SPLITS = ("train", "test", "unused")
 TEST = 0.25  # share of the clips of each label in a split that is made
+RESERVED = {"start", "end", "scene"}
 SPLIT = "split.csv"  # written beside a table without a column ``split``
 
 
@@ -40,7 +41,8 @@ def read(name: str, folder: Path) -> SceneCorpus:
 
 def with_usual(clips: pd.DataFrame) -> pd.DataFrame:
     """A table's clips with all columns of a corpus but the split; an empty cell is no value."""
-    clips = clips.rename(columns={"label": "scene_label"}).assign(fold=0, device="")
+    known = clips.columns.intersection(["filename", "label", "location", "city", "split"])
+    clips = clips[known].rename(columns={"label": "scene_label"}).assign(fold=0, device="")
     for column, usual in (("location", clips["filename"]), ("city", "unknown")):
         given = clips[column] if column in clips else pd.Series("", clips.index)
         clips[column] = given.where(given != "", usual)
@@ -92,7 +94,9 @@ def table(folder: Path) -> tuple[pd.DataFrame | None, list[Finding]]:
         split, problems = checks.table(folder / SPLIT, ["filename", "split"], ",")
         if not problems:
             clips = clips.merge(split[["filename", "split"]], on="filename", how="left")
-            clips["split"] = clips["split"].fillna("")
+            new = clips["filename"][clips["split"].isna()]
+            if new.size:
+                problems = [f"has no row for {new.iloc[0]!r}: remove it to have it made again"]
     findings = [Finding(file, problem) for problem in problems]
     if clips is not None and not problems:
         findings = [*_same_files(folder, file, clips), *_alike(file, clips)]
@@ -184,6 +188,11 @@ def _contradictions(file: str, clips: pd.DataFrame) -> list[Finding]:
         for split in ("train", "test")
         if not (clips["split"] == split).any()
     ]
+    findings += fault(
+        file,
+        sorted(RESERVED.intersection(clips["label"])),
+        "has the label {first!r}, a column of every answer: use another word",
+    )
     findings += fault(
         file,
         sorted(set(clips["label"]) - set(clips.loc[clips["split"] == "train", "label"])),

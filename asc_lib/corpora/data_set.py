@@ -147,9 +147,9 @@ def official_root(name: str) -> Path:
     root = data_root() / name
     leading = DATA_SETS[name].leading.strip("/")
     if leading:  # as an archive unpacks: the folder that it wraps around everything
-        for place in (root / leading, data_root() / leading):
-            if place.is_dir() and not (root / "meta.csv").is_file():
-                return place
+        tables = DATA_SETS[name].tables
+        places = [root, root / leading, data_root() / leading]
+        root = next((place for place in places if tables(place).found), root)
     if not root.is_dir():
         raise CorpusError(
             f"{root} is missing: `asc data fetch {name}` downloads it, or unpack its archives "

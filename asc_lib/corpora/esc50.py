@@ -59,7 +59,7 @@ class RecordedSounds:
         self.tags = tuple(sorted(self.table["category"].unique()))
         sizes = [(self.audio / name).stat().st_size for name in self.table["filename"]]
         # Other copies of ESC-50 make other corpora.
-        self.name = f"esc50-{fingerprint(self.table['filename'].tolist(), sizes)}"
+        self.name = f"esc50-{fingerprint(self.table.to_csv(), sizes)}"
         self.files = {
             key: part[["filename", "recording"]].to_numpy()
             for key, part in self.table.groupby(["category", "fold"])

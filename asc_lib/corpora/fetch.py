@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import lzma
 import re
 import shutil
 import struct
@@ -26,7 +27,10 @@ from ..registry import load_plugins
 from . import checks
 from .data_set import DATA_SETS, CorpusError, DataSet
 
-AGENT = {"User-Agent": "asc_lib (acoustic scene classification; one archive at a time)"}
+AGENT = {
+    "User-Agent": "asc_lib (acoustic scene classification; one archive at a time)",
+    "Accept-Encoding": "identity",
+}
 ZIPPED = re.compile(r"\.(zip|z\d+)$")
 NOTES = ".fetched"  # folder of what has been fetched
 TRIES = 5  # of one archive
@@ -38,6 +42,7 @@ HOPELESS = (
     requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema,
     requests.exceptions.TooManyRedirects,
+    urllib3.exceptions.LocationParseError,
 )
 
 
@@ -379,7 +384,7 @@ def _unpack(files: list[Path], root: Path, notes: Path, leading: str) -> int:
         raise
     except (
         *(zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError),
-        *(zipfile.zlib.error, ValueError, struct.error),
+        *(zipfile.zlib.error, ValueError, struct.error, IndexError, lzma.LZMAError),
     ) as error:
         join = (
             f"; or join its parts with `zip -s 0 {name} --out joined.zip` and unpack that by hand"
@@ -389,6 +394,8 @@ def _unpack(files: list[Path], root: Path, notes: Path, leading: str) -> int:
             + (join if len(files) > 1 else "")
         ) from None
     except OSError as error:
+        if error.errno is None:  # of bz2
+            raise FetchError(f"{files[-1]} cannot be unpacked: {error}: remove it") from None
         if error.errno == errno.ENOSPC:
             raise FetchError(
                 f"{root} is full: make room, then run the same command again to resume with {name}"

@@ -65,10 +65,11 @@ def folder(corpus: SceneCorpus) -> Path:
     return data_root() / "made" / f"{corpus.name}-store-{fingerprint(described)}"
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _state(path: Path) -> tuple[int, int, int]:
     if not path.is_file():
         raise audio.AudioError(f"{path} {audio.MISSING}")
-    return path.stat().st_size, path.stat().st_mtime_ns
+    with open(path, "rb") as file:  # two folders may have been unpacked at one time
+        return path.stat().st_size, path.stat().st_mtime_ns, zlib.crc32(file.read(1 << 16))
 
 
 def pack(corpus: SceneCorpus) -> Store:

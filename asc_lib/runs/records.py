@@ -4,7 +4,6 @@ import inspect
 import json
 import platform
 import re
-import zipfile
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from .. import corpora
 from ..corpora.store import Store
 from ..files import (
+    DAMAGED,
     cores,
     data_root,
     fingerprint,
@@ -47,15 +47,15 @@ def run_name(settings: Settings, *fingerprints: str) -> str:
     described = [asdict(settings.recipe if settings.fusion else settings.tagger_sizes)]
     if settings.fusion:
         described += [
-            inspect.getsource(cls)  # of a plug-in
+            Path(inspect.getfile(cls)).read_text(encoding="utf-8")  # of a plug-in
             for cls in (FRONT_ENDS[settings.front_end], FUSIONS[settings.fusion].build)
             if not cls.__module__.startswith("asc_lib.")
         ]
     words = [
-        settings.data_name,
+        settings.data_name[:40],
         settings.fusion or "tagger",
         *(
-            re.sub(r"\W+", "_", Path(value).stem)
+            re.sub(r"\W+", "_", Path(value).stem)[:40]
             for value, own in [(settings.tags, "tagger"), (settings.supervision, SUPERVISION[-1])]
             if value not in (None, own)
         ),
@@ -244,6 +244,9 @@ def read_records(data: str, root: Path | None = None) -> list[dict]:
             record = read_json(path)
             tagger = isinstance(record, dict) and record.get("system") == "tagger"
             found.append(validated(record, TaggerRecord if tagger else SceneRecord))
+            own = (record["run"], record["data"]["name"])
+            if own != (path.stem, corpora.find(data).name):
+                raise ValueError(f"it is that of {own[0]}, on {own[1]}")
         except ValueError as error:
             raise ValueError(
                 f"{path} is not a complete record ({error}): remove it, and run its cell again"
@@ -267,7 +270,7 @@ def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFr
         if odd or found[next(iter(kinds))].duplicated().any():
             raise ValueError(f"the columns {odd} or file names are not as they were written")
         return found.sort_values(kinds[0], ignore_index=True)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{path} cannot be read ({first_line(error)}): "
             f"remove the record {path.stem}.json, and run its cell again"

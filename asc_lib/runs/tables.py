@@ -1,5 +1,6 @@
 """Tables of what was measured, drawn from records only, beside the paper's for TAU 2019."""
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,7 @@ DRAWN = (
 def title(system: str, parameters: dict) -> str:
     """A system's name with its sizes, and the tags' source where it is not the tagger."""
     sizes = {size: parameters[size] for size in SIZES if parameters.get(size) is not None}
-    source = Path(parameters.get("tags") or "tagger").stem
+    source = Path(parameters.get("tags") or "tagger").name
     name = ", ".join(
         [
             system,
@@ -123,7 +124,7 @@ def command(record: dict) -> str:
         for name, value in parameters.items()
         if name in NOTEBOOKS[notebook] and value not in (None, defaults.get(name))
     }
-    return " ".join(papermill_line(f"{notebook}.ipynb", "out.ipynb", given))
+    return shlex.join(papermill_line(f"{notebook}.ipynb", "out.ipynb", given))
 
 
 class Results:
@@ -334,6 +335,7 @@ class Results:
         Seeds are averaged clip by clip.
         """
         epochs = corpora.find(self.data).preset.tagger.epochs
+        known = ["fname", "recording", "labels"]
         rows = []
         above = None
         for supervision in SUPERVISION:
@@ -345,7 +347,14 @@ class Results:
             ]
             if not runs:
                 continue
-            clips = [read_predictions(run["run"], self.data, self.root) for run in runs]
+            clips = [self._tagged(run) for run in runs]
+            seeds = {run["parameters"]["seed"] for run in runs}
+            same = all(table[known].equals(clips[0][known]) for table in clips)
+            if len(seeds) < len(runs) or not same:
+                raise ValueError(
+                    f"{' and '.join(run['run'] for run in runs)} are not runs with different seeds "
+                    "on the same clips: remove one record"
+                )
             evaluated = clips[0].assign(
                 **{
                     name: np.mean([table[name] for table in clips], 0)
@@ -367,6 +376,17 @@ class Results:
             )
             above = evaluated["lrap"]
         return pd.DataFrame(rows).set_index("supervision") if rows else pd.DataFrame()
+
+    def _tagged(self, record: dict) -> pd.DataFrame:
+        clips = read_predictions(record["run"], self.data, self.root)
+        for stage, column in (("stage 1", "lrap_stage_1"), ("stage 2", "lrap")):
+            figure = np.average(clips.get(column, [np.nan]), weights=clips.get("labels", [1]))
+            if not np.isclose(figure, record["lwlrap"][stage]["test"]["lwlrap"]):
+                raise ValueError(
+                    f"{record['run']}.npz does not match its record: "
+                    "remove both, and run its cell again"
+                )
+        return clips
 
     def evidence(self) -> pd.DataFrame:
         """One row per system: the question, the figure that answers it, and the command."""

@@ -1,6 +1,5 @@
 """Tag vectors of scene clips, and their sources: a list of openers, some of them patterns."""
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -14,7 +13,7 @@ import torch
 from ..corpora import SceneCorpus, by_name
 from ..corpora.checks import normal, read_csv
 from ..corpora.store import Store
-from ..files import data_root, filled, fingerprint, first_line, printable
+from ..files import DAMAGED, data_root, filled, fingerprint, first_line, printable
 from ..registry import ParameterError, unknown
 from ..training import default_device
 from .tagger import VERSION, Tagger, threads
@@ -67,7 +66,8 @@ class HubTagger(WindowTagger):
     @property
     def fingerprint(self) -> str:
         weights = (value.cpu().numpy().tobytes() for value in self.model.state_dict().values())
-        return fingerprint(self.front_end.to_json_string(), *weights)
+        kind = self.model.config.problem_type
+        return fingerprint(self.front_end.to_json_string(), kind, *weights)
 
     @torch.no_grad()
     def tag_mono(self, windows: torch.Tensor) -> torch.Tensor:
@@ -280,7 +280,7 @@ def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: 
         columns = list(found)
         if "filename" in columns and len(columns) > 1:
             values = _reals(found.set_index("filename"))
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         refuse(f"cannot be read: {first_line(error)}")
     if "filename" not in columns or len(columns) < 2:
         refuse(f"needs a column 'filename' and one for each tag; it has {columns[:5]}")
@@ -300,7 +300,7 @@ def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: 
             f"({values.index[row]!r}, tag {values.columns[column]!r}; {len(wrong)} such)"
         )
     values = values.astype("float32")
-    return TagVectors(values.to_numpy()[:, None], list(map(str, values.columns)), path.stem)
+    return TagVectors(values.to_numpy()[:, None], list(map(str, values.columns)), path.name)
 
 
 def _reals(table: pd.DataFrame) -> pd.DataFrame:
@@ -308,8 +308,9 @@ def _reals(table: pd.DataFrame) -> pd.DataFrame:
     for name, column in table.items():
         if column.dtype.kind not in "fiub":
             raise ValueError(f"the column {name!r} holds {column.dtype}, not numbers")
-    if not all(str(name).isprintable() for name in table):
-        raise ValueError("a tag's name has a control character")
+    names = list(map(str, table))
+    if len(set(names)) < len(names) or not all(name and name.isprintable() for name in names):
+        raise ValueError("a tag's name is empty, there twice, or has a control character")
     return table.set_axis(table.index.map(normal)).astype("float64")
 
 
@@ -320,7 +321,16 @@ def _read_npz(path: Path) -> pd.DataFrame:
         return table
 
 
-READERS = {".csv": read_csv, ".parquet": pd.read_parquet, ".npz": _read_npz}
+def _read_csv(path: Path) -> pd.DataFrame:
+    table = read_csv(path)
+    tags = table.columns.difference(["filename"], sort=False)
+    try:
+        return table.assign(**{tag: pd.to_numeric(table[tag]) for tag in tags})
+    except ValueError as error:
+        raise ValueError(f"it holds more than numbers: {first_line(error)}") from None
+
+
+READERS = {".csv": _read_csv, ".parquet": pd.read_parquet, ".npz": _read_npz}
 
 
 class TagSource(NamedTuple):
@@ -360,13 +370,18 @@ def find(source: str) -> TagSource:
 
 def resolved(source: str) -> str:
     """What a user typed as ``tags``; a table's path is made absolute. Raises ParameterError."""
-    is_table = find(source).open is from_table
-    return str(printable(Path(source).expanduser()).resolve()) if is_table else source
+    if find(source).open is from_table:
+        return str(printable(Path(source).expanduser()).resolve())
+    folder = Path(source.removeprefix(HUB)).expanduser()
+    return HUB + str(folder.resolve()) if source.startswith(HUB) and folder.is_dir() else source
 
 
 def name_of(source: str) -> str:
     """The same for records: a table's name without its folder."""
-    return Path(source).name if find(source).open is from_table else source
+    if find(source).open is from_table:
+        return Path(source).name
+    own = source.startswith(HUB) and Path(source.removeprefix(HUB)).is_absolute()
+    return HUB + Path(source).name if own else source
 
 
 def open_tag_vectors(

@@ -40,7 +40,7 @@ def tag_mels(corpus: TagCorpus, sizes: TaggerSizes) -> list[torch.Tensor]:
 
     mark = fingerprint(
         corpus.root.name,
-        [path.name for path in paths],
+        [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths],
         frames.tolist(),
         sizes.bands,
         sizes.n_fft,
