@@ -1,4 +1,4 @@
-"""The commands of ``asc``: data, sweep, tables, paper, probe, predict, export."""
+"""The commands of ``asc``: data, tags, sweep, tables, paper, probe, predict, export."""
 
 import json
 import sys
@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import typer
+from tqdm import tqdm
 from typer.core import TyperGroup
 
 from . import corpora, diagram, plots, settings, stats
 from .corpora import fetch, store
-from .files import data_root, inventory, results_root, shown, write_text, written_whole
+from .files import data_root, inventory, printable, results_root, shown, write_text, written_whole
 from .runs import paper, readable, records, tables
+from .tags import sources, tagger_training
 from .tags.sources import open_tag_vectors
 from .use import export, system
 
@@ -221,36 +224,79 @@ def paper_() -> None:
 
 @app.command()
 def probe(data: Data = "mini") -> None:
-    """Linear probes on true and on predicted tags, beside the baseline's records."""
+    """Tags alone, by a linear probe, for every source of tags, beside the baseline's records."""
     corpus = corpora.with_scenes(data).scenes()
     waveforms = store.pack(corpus)
-    probes = {
-        f"probe_on_{source}_tags": stats.linear_probe(
-            open_tag_vectors(source, corpus, waveforms).clips,
+    test = corpus.rows("test")
+    found = {}
+    for source in ("true", "yamnet", "tagger"):
+        try:
+            vectors = open_tag_vectors(source, corpus, waveforms)
+        except ValueError as error:
+            print(f"{source}: {shown(str(error))}", file=sys.stderr)
+            continue
+        right = stats.linear_probe(
+            np.sqrt(vectors.clips),
             corpus.targets(),
             corpus.rows("train"),
-            corpus.rows("test"),
+            test,
+            corpus.clips["location"],
         )
-        for source in ("true", "tagger")
-    }
-    baseline = {
-        record["parameters"]["seed"]: record["test"]["accuracy"]
+        low, high = stats.interval(right, corpus.clips["location"].iloc[test])
+        heard = tagger_training.on_scenes(corpus, vectors)
+        found[source] = {"accuracy": float(right.mean()), "interval": [low, high], "lwlrap": heard}
+    baseline = [
+        record["test"]["accuracy"]
         for record in records.read_records(data)
-        if record["system"] == "baseline"
-    }
+        if record["system"] == "baseline" and record["data"]["fingerprint"] == waveforms.fingerprint
+    ]
     text = json.dumps(
         {
-            "data": data,
+            "data": corpus.name,
             "fingerprint": waveforms.fingerprint,
             "chance": 1 / len(corpus.labels),
-            **probes,
+            "tags_alone": found,
             "baseline": baseline,
-            "baseline_mean": float(np.mean(list(baseline.values()))) if baseline else None,
         },
         indent=1,
     )
     write_text(results_root() / corpora.find(data).name / "probe.json", text)
     print(text)
+
+
+@app.command("tags")
+def tags_(
+    folder: Annotated[Path, typer.Argument(help="of recordings, or one recording")],
+    out: Annotated[Path, typer.Option(help="CSV table to write")],
+    tags: Annotated[str, typer.Option(help="yamnet, or hf:MODEL")] = "yamnet",
+    windows: Annotated[
+        bool, typer.Option("--windows", help="one row per window, with its start (s)")
+    ] = False,
+) -> None:
+    """Write the tag vectors of recordings as a table, which `tags=` takes as well."""
+    tagger = sources.published(tags)
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) or [folder]
+    rows = []
+    unusable = 0
+    for path in tqdm(files, disable=None, leave=False):
+        try:
+            if path.suffix.lower() in (".csv", ".txt", ".md", ".json"):
+                continue
+            name = printable(path.relative_to(folder) if path != folder else path.name).as_posix()
+            starts, vectors = sources.tag_file(tagger, path)
+        except ValueError as error:
+            unusable += 1
+            print(f"asc tags: {shown(str(error))}", file=sys.stderr, flush=True)
+            continue
+        if windows:
+            rows += [[name, start, *vector] for start, vector in zip(starts, vectors)]
+        else:
+            rows.append([name, *vectors.mean(0)])
+    columns = ["filename", *["start"] * windows, *tagger.tags]
+    with written_whole(out) as file:
+        pd.DataFrame(rows, columns=columns).to_csv(file, index=False, float_format="%.4g")
+    print(f"{out}: {len(rows)} rows, {len(tagger.tags)} tags")
+    raise typer.Exit(1 if unusable else 0)
 
 
 @app.command()

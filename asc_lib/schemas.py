@@ -90,6 +90,15 @@ class Tagging(BaseModel):
     recordings: Count
 
 
+class OnScenes(BaseModel):
+    """Of tag vectors, against what was composed into scenes."""
+
+    lwlrap: Share
+    interval: Bounds
+    chance: Share
+    clips: Count
+
+
 class Tags(BaseModel):
     """Tag vectors that a network has read."""
 
@@ -128,6 +137,7 @@ class TaggerRecord(Described):
     system: Literal["tagger"]
     networks: Count
     lwlrap: dict[Literal["stage 1", "stage 2"], dict[Literal["test", "curated"], Tagging]]
+    scenes: dict[Literal["train", "test"], OnScenes] | None = None
     history: list[dict[Name, float]] = Field(min_length=1)
 
 

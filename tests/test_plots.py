@@ -312,7 +312,7 @@ def test_what_holds_for_composed_data_is_asserted_of_them_alone(text, composed):
         "corpus": data_set.SceneCorpus("own", Path(), pd.DataFrame(CLIPS), pd.DataFrame(PARTS)),
         "clips": pd.DataFrame({"recordings": ["r", "r"], "set": ["curated", "test"]}),
         "data_set": data_set.DataSet("own", "", None, composed=composed),
-        "stats": SimpleNamespace(linear_probe=lambda *_: 1.0),
+        "stats": SimpleNamespace(linear_probe=lambda *_: np.ones(1)),
     }
     with pytest.raises(AssertionError) if composed else nullcontext():
         exec(cell_with(text), values)

@@ -32,7 +32,7 @@ def test_a_table_stands_in_for_the_tagger(suffix, small_mini, tmp_path):
     tags = open_tag_vectors(write(table, tmp_path / f"mine{suffix}"), small_mini, None)
     assert (
         tags.names == ["Speech", "Vehicle", "Music"]
-        and tags.source == "mine"
+        and tags.source == f"mine{suffix}"
         and tags.lwlrap is None
     )
     expected = table.set_index("filename").loc[small_mini.clips["filename"], tags.names]

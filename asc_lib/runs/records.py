@@ -180,12 +180,15 @@ def write_scene_record(
 
 
 def write_tagger_record(
-    settings: Settings, corpus: corpora.TagCorpus, trained: TrainedTagger
+    settings: Settings,
+    corpus: corpora.TagCorpus,
+    trained: TrainedTagger,
+    scenes: dict[str, dict] | None = None,
 ) -> dict:
     """Write each test clip's precision, then the record of notebook 01; return it.
 
     In it ``test`` are the test clips, and ``curated`` the curated ones, each tagged by the network
-    that left it out, after each stage.
+    that left it out, after each stage; ``scenes``: of ``tagger_training.on_scenes``.
     """
     record = {
         "run": tagger_run(settings, corpus),
@@ -200,6 +203,7 @@ def write_tagger_record(
         "n_parameters": n_parameters(next(iter(trained.tagger.nets.values()))),
         "networks": len(trained.tagger.nets),
         "lwlrap": trained.lwlrap,
+        "scenes": scenes,
     }
     _write(
         settings,

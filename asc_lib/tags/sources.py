@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..corpora import SceneCorpus, by_name
+from ..corpora import SceneCorpus, audio, by_name
 from ..corpora.checks import normal, read_csv
 from ..corpora.store import Store
 from ..files import DAMAGED, data_root, filled, fingerprint, first_line, printable
@@ -265,7 +265,8 @@ def from_yamnet(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -
 def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -> TagVectors:
     """Those of a table: one row per clip, one column per tag, each value within 0 to 1.
 
-    ``.csv`` and ``.parquet``: the column ``filename``, as in the corpus, and one for each tag.
+    ``.csv`` and ``.parquet``: the column ``filename``, as in the corpus, and one for each tag; with
+    a column ``start`` (s), one row for each window of a clip, the same windows in all.
     ``.npz``: the arrays ``filename`` [clips], ``tags`` [c] and ``values`` [clips, c]. Rows of other
     clips are ignored. Raises ParameterError, naming the table, where it cannot be read, lacks
     clips, names one twice, or holds other values.
@@ -279,19 +280,37 @@ def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: 
         found = READERS[path.suffix](path)
         columns = list(found)
         if "filename" in columns and len(columns) > 1:
-            values = _reals(found.set_index("filename"))
+            starts = _reals(found[["start"]])["start"].to_numpy() if "start" in columns else None
+            values = _reals(found.drop(columns="start", errors="ignore").set_index("filename"))
     except DAMAGED as error:
         refuse(f"cannot be read: {first_line(error)}")
     if "filename" not in columns or len(columns) < 2:
         refuse(f"needs a column 'filename' and one for each tag; it has {columns[:5]}")
+    times = None
+    if starts is not None:  # several rows a clip, in the order of their windows
+        values = values.iloc[np.argsort(starts, kind="stable")]
+        starts = np.sort(starts)
+        firsts = np.unique(starts)
+        groups = values.groupby(level=0).cumcount().to_numpy()
+        if not (
+            (starts == firsts[np.minimum(groups, len(firsts) - 1)]).all()
+            and (values.groupby(level=0).size() == len(firsts)).all()
+        ):
+            refuse("has other windows (start) in some clips than in others")
+        length = float(np.diff(firsts).min()) if len(firsts) > 1 else 1.0
+        times = np.stack([firsts, firsts + length], 1)
     twice = values.index[values.index.duplicated()]
-    if twice.size:
+    if twice.size and times is None:
         refuse(f"has {twice[0]!r} twice")
     names = corpus.clips["filename"].map(normal)
     missing = names[~names.isin(values.index)]
     if missing.size:
         refuse(f"lacks {missing.size} of {len(names)} clips, the first {missing.iloc[0]!r}")
-    values = values.loc[names]
+    if times is None:
+        values = values.loc[names]
+    else:
+        order = pd.MultiIndex.from_product([names, range(len(times))])
+        values = values.set_axis(pd.MultiIndex.from_arrays([values.index, groups])).loc[order]
     wrong = np.argwhere(~((values >= 0) & (values <= 1)).to_numpy())  # NaN among them
     if len(wrong):
         row, column = wrong[0]
@@ -299,8 +318,8 @@ def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: 
             f"has a value out of range: {values.iloc[row, column]} is not within 0 to 1 "
             f"({values.index[row]!r}, tag {values.columns[column]!r}; {len(wrong)} such)"
         )
-    values = values.astype("float32")
-    return TagVectors(values.to_numpy()[:, None], list(map(str, values.columns)), path.name)
+    windowed = values.to_numpy("float32").reshape(len(names), -1, values.shape[1])
+    return TagVectors(windowed, list(map(str, values.columns)), path.name, times=times)
 
 
 def _reals(table: pd.DataFrame) -> pd.DataFrame:
@@ -394,6 +413,25 @@ def open_tag_vectors(
     return find(source).open(source, corpus, waveforms, seed)
 
 
+def published(source: str) -> WindowTagger:
+    """A public model as a tagger of any recording. Raises ParameterError for another source."""
+    if source == "yamnet":
+        return YamNet.load()
+    if not source.startswith(HUB):
+        raise unknown("tags", source, ["yamnet", f"{HUB} and the name of a Hugging Face model"])
+    return HubTagger.load(resolved(source), default_device())
+
+
+def tag_file(tagger: WindowTagger, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Starts (s) and tag vectors [w, c] of a recording's windows. Raises AudioError."""
+    clip, rate, problems = audio.decoded(path)
+    if problems:
+        raise audio.AudioError(f"{path} {problems[0]}")
+    clip = audio.converted(clip, rate, max(round(clip.shape[1] * audio.RATE / rate), 1))
+    vectors = tagger.tag_windows(torch.from_numpy(clip[None]))[0].numpy()
+    return tagger.times(clip.shape[1])[:, 0], vectors
+
+
 def saved_tagger(source: str, folder: Path, model: str | None) -> WindowTagger | None:
     """The tagger of a saved system: in ``folder``, or a public one with the fingerprint ``model``.
 
@@ -403,7 +441,7 @@ def saved_tagger(source: str, folder: Path, model: str | None) -> WindowTagger |
         return Tagger.load(folder)
     if source != "yamnet" and not source.startswith(HUB):
         return None
-    tagger = YamNet.load() if source == "yamnet" else HubTagger.load(source, "cpu")
+    tagger = published(source)
     if tagger.fingerprint != model:
         raise ParameterError(f"it was trained with another version of the model {source}")
     return tagger

@@ -13,7 +13,7 @@ from filelock import FileLock
 from torch.nn import functional as F
 
 from .. import stats, training
-from ..corpora import DataSet
+from ..corpora import DataSet, SceneCorpus
 from ..files import made_once, written_whole
 from ..tagging_net import TaggingNet
 from .tag_data import TagData, tagger_path
@@ -187,6 +187,36 @@ def figures(evaluated: pd.DataFrame, targets: np.ndarray, scores: np.ndarray) ->
             "accuracy": float(part["top"].mean()) if (part["labels"] == 1).all() else None,
             "clips": len(rows),
             "recordings": part["recording"].nunique(),
+        }
+    return found
+
+
+def on_scenes(corpus: SceneCorpus, vectors) -> dict[str, dict] | None:
+    """lwlrap of the tag vectors of composed scenes, by what was composed into them.
+
+    With its 95 % interval (bootstrap over locations) and chance, on training and on test clips.
+    Of the tags that both know; None where they share none.
+    """
+    if corpus.composition is None:
+        return None
+    names = [name for name in vectors.names if name in set(corpus.composition["tag"])]
+    if not names:
+        return None
+    parts = corpus.composition[corpus.composition["tag"].isin(names)]
+    counts = pd.crosstab(parts["filename"], parts["tag"]).reindex(corpus.clips["filename"])
+    targets = (counts.reindex(columns=names).fillna(0) > 0).to_numpy(float)
+    scores = vectors.clips[:, [vectors.names.index(name) for name in names]]
+    found = {}
+    for split in ("train", "test"):
+        rows = corpus.rows(split)
+        rows = rows[targets[rows].sum(1) > 0]
+        lrap, labels = stats.lrap_by_clip(targets[rows], scores[rows])
+        places = corpus.clips["location"].iloc[rows]
+        found[split] = {
+            "lwlrap": float(np.average(lrap, weights=labels)),
+            "interval": list(stats.interval(lrap, places, labels)),
+            "chance": stats.lwlrap_by_chance(targets[rows], scores[rows]),
+            "clips": len(rows),
         }
     return found
 
