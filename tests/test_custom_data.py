@@ -232,5 +232,5 @@ def test_it_runs_in_the_notebooks(folder, tmp_path, monkeypatch):
     done = papermill(notebook, tmp_path / "results", tmp_path, *words(given))
     assert done.returncode == 0, done.stderr[-2000:]
     (record,) = records.read_records(str(folder))
-    assert record["data"]["name"] == "own_my_scénes" and record["tags"]["source"] == "tags"
+    assert record["data"]["name"] == "own_my_scénes" and record["tags"]["source"] == "tags.parquet"
     assert record["test"]["clips"] + record["data"]["clips"]["train"] == 40

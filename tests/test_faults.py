@@ -391,7 +391,7 @@ def test_predictions_of_many_labels_are_kept(tmp_path, monkeypatch):
         ("x.parquet", {"z": 0.5 + 0.1j}, "complex|cannot be read"),
         ("x.csv", {"Dog": "much"}, "'Dog' holds"),
         ("x.csv", "filename,Dog,Dog\na,0.5,0.5\n", "names the column 'Dog' twice"),
-        ("x.csv", "filename,Dog\na,0.5,0.5\n", "2 columns in its header, 3 in its rows"),
+        ("x.csv", "filename,Dog\na,0.5,0.5\n", "3 cells in line 2, but 2 columns in its header"),
         ("x.csv", "filename,Dog\na,0.5\nb,0.5,1\n", "line 3|saw 3"),
         ("x.npz", {"tags": ["filename"]}, "filename"),
         ("x.npz", {"values": np.full((2, 1), 0.5 + 0.1j)}, "holds complex128"),
@@ -499,10 +499,13 @@ def test_the_check_names_what_a_run_would_trip_over(own, change, message):
 @pytest.mark.parametrize(
     "edit, message",
     [
-        (lambda rows: [rows[0]] + [row + "," for row in rows[1:]], "5 columns in its header, 6"),
+        (
+            lambda rows: [rows[0]] + [row + "," for row in rows[1:]],
+            "6 cells in line 2, but 5 columns in its header",
+        ),
         (
             lambda rows: [*rows[:7], "audio/06.wav,park", *rows[8:]],
-            "puts 'audio/06.wav' in the split ''",
+            "2 cells in line 8, but 5 columns",
         ),
         (lambda rows: [*rows[:7], rows[7] + ",x", *rows[8:]], "line 8"),
         (lambda rows: [row.replace(",", ";") for row in rows], "is separated by semicolons"),

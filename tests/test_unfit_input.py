@@ -186,7 +186,7 @@ FATAL = {
     "too many cells": (
         replaced(META, b"lyon-3\ta\n", b"lyon-3\ta\tb\tc\td\n"),
         META,
-        "cannot be read as a table",
+        "has 7 cells in line 5, but 4 columns",
     ),
     "empty cell": (replaced(META, b"\tmetro\t", b"\t\t"), META, "line 4 has no scene_label"),
     "no city": (

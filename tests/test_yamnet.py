@@ -45,7 +45,7 @@ class StandIn:
         self.window = window
 
     def invoke(self):
-        power = np.abs(np.fft.rfft(self.window))[:7815].reshape(521, 15).mean(1)
+        power = np.abs(np.fft.rfft(self.window))[:7294].reshape(521, 14).mean(1)
         self.vector = (power / (1 + power)).astype("float32")
 
     def get_tensor(self, _):

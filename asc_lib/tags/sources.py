@@ -342,11 +342,12 @@ def _read_npz(path: Path) -> pd.DataFrame:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     table = read_csv(path)
-    tags = table.columns.difference(["filename"], sort=False)
-    try:
-        return table.assign(**{tag: pd.to_numeric(table[tag]) for tag in tags})
-    except ValueError as error:
-        raise ValueError(f"it holds more than numbers: {first_line(error)}") from None
+    for name in table.columns.difference(["filename"]):
+        try:
+            table[name] = pd.to_numeric(table[name])
+        except ValueError:
+            raise ValueError(f"the column {name!r} holds more than numbers") from None
+    return table
 
 
 READERS = {".csv": _read_csv, ".parquet": pd.read_parquet, ".npz": _read_npz}
