@@ -21,7 +21,8 @@ from .recipes import SceneRecipe
 from .scene_net import SceneNet, SceneOutput
 from .settings import Settings
 from .stats import accuracy
-from .tags.sources import TagVectors, open_tag_vectors
+from .tags.sources import open_tag_vectors
+from .tags.windows import TagVectors
 
 KERNELS = ("rbf", "sigmoid")
 KERNEL = "rbf"  # of every figure for which nothing is chosen on test clips

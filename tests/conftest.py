@@ -22,8 +22,8 @@ from asc_lib.runs import records
 from asc_lib.scene_net import SceneNet
 from asc_lib.scenes import SceneData
 from asc_lib.tagging_net import TaggingNet
-from asc_lib.tags.sources import TagVectors
 from asc_lib.tags.tagger import Tagger
+from asc_lib.tags.windows import TagVectors
 from asc_lib.use import system
 
 os.environ["OMP_NUM_THREADS"] = "1"

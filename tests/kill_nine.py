@@ -111,8 +111,8 @@ def saving(shared: Path, own: Path) -> None:
     from asc_lib.scene_net import SceneNet
     from asc_lib.scenes import SceneData
     from asc_lib.tagging_net import TaggingNet
-    from asc_lib.tags.sources import TagVectors
     from asc_lib.tags.tagger import Tagger
+    from asc_lib.tags.windows import TagVectors
     from asc_lib.use import system
 
     os.environ["ASC_RESULTS"] = str(own / "results")

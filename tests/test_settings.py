@@ -14,7 +14,8 @@ from asc_lib.registry import ParameterError
 from asc_lib.runs import cells as grid
 from asc_lib.runs import records
 from asc_lib.settings import Given, check
-from asc_lib.tags.sources import TagVectors, open_tag_vectors
+from asc_lib.tags.sources import open_tag_vectors
+from asc_lib.tags.windows import TagVectors
 
 
 @pytest.mark.parametrize(

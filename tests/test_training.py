@@ -18,7 +18,7 @@ from asc_lib.files import REPOSITORY
 from asc_lib.recipes import SceneRecipe
 from asc_lib.scene_net import SceneNet
 from asc_lib.scenes import SceneData
-from asc_lib.tags.sources import TagVectors
+from asc_lib.tags.windows import TagVectors
 
 
 def test_mixup_is_the_sum_of_two_clips_weighted():

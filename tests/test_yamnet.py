@@ -25,8 +25,8 @@ from asc_lib.registry import ParameterError
 from asc_lib.runs import records
 from asc_lib.scenes import SceneData
 from asc_lib.tags import sources, windows, yamnet
-from asc_lib.tags.sources import TagVectors, open_tag_vectors
-from asc_lib.tags.windows import along, shares
+from asc_lib.tags.sources import open_tag_vectors
+from asc_lib.tags.windows import TagVectors, along, shares
 from asc_lib.use import system
 
 REAL = named("ASC_YAMNET")

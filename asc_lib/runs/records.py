@@ -31,9 +31,9 @@ from ..scenes import KERNEL, KERNELS, SceneData, accuracies, test_sets
 from ..schemas import SceneRecord, TaggerRecord, read_json, validated
 from ..settings import Settings
 from ..stats import accuracy, interval
-from ..tags.sources import TagVectors
 from ..tags.tag_data import SUPERVISION
 from ..tags.tagger_training import TrainedTagger
+from ..tags.windows import TagVectors
 
 SCENE_COLUMNS = ["filename", "location", "city", "split", "truth", "svm", "softmax"]
 TAG_COLUMNS = ["fname", "recording", "labels", "lrap", "lrap_stage_1", "top"]

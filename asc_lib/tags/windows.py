@@ -1,11 +1,14 @@
 """Tag vectors of windows: how recordings are cut, and which windows a network reads."""
 
 import math
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from ..corpora.audio import RATE, resampled
+from ..files import fingerprint
 
 CHOICES = ("random", "excerpt", "clip")  # of windows in training; the last is the paper's
 
@@ -88,3 +91,77 @@ def along(
     mixed = (1 - share) * values[rows, low] + share * values[rows, high]
     edges = part * np.stack([np.arange(count), np.arange(1, count + 1)], 1)
     return mixed, torch.from_numpy(np.tile(edges, (len(values), 1, 1))).float()
+
+
+@dataclass(frozen=True)
+class TagVectors:
+    """Tag vectors of all clips of a scene corpus, in its order, and where they come from.
+
+    ``values`` [clips, windows, c], each within 0 to 1; one window where the source knows the clip
+    as a whole only. ``times`` [windows, 2]: start and end of each window (s); None: the whole clip.
+    """
+
+    values: np.ndarray
+    names: list[str]
+    source: str
+    lwlrap: dict | None = None  # of our own tagger, on its test clips
+    tagger: WindowTagger | None = None  # that gives tag vectors of other recordings
+    times: np.ndarray | None = None
+
+    @cached_property
+    def clips(self) -> np.ndarray:
+        """One tag vector per clip [clips, c]: the mean over its windows."""
+        return self.values.mean(1)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(np.ascontiguousarray(self.values).tobytes(), self.names)
+
+    def kept(self, number: int, rows: np.ndarray) -> "TagVectors":
+        """The ``number`` tags that vary most over the clips ``rows``; all of them for 0."""
+        spread = self.clips[rows].var(0)
+        best = np.sort(np.argsort(-spread, kind="stable")[: number or None])
+        if len(best) == len(self.names):
+            return self
+        return replace(self, values=self.values[..., best], names=[self.names[tag] for tag in best])
+
+    def inputs(
+        self,
+        rows: np.ndarray,
+        reads: str,
+        starts: np.ndarray,
+        length: float,
+        choice: str = "clip",
+        rng: np.random.Generator | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """What a fusion reads (``Fusion.reads``) of excerpts of ``length`` from ``starts`` on (s).
+
+        ``choice``: of windows, for a fusion that reads one tag vector (``windows.shares``).
+        """
+        times = np.array([[0.0, length]]) if self.times is None else self.times
+        weights = None if choice == "clip" else shares(choice, times, starts, length, rng)
+        return as_read(torch.from_numpy(self.values[rows]), times, reads, starts, length, weights)
+
+
+def as_read(
+    values: torch.Tensor,
+    times: np.ndarray,
+    reads: str,
+    starts: np.ndarray,
+    length: float,
+    weights: np.ndarray | None = None,
+) -> dict[str, torch.Tensor]:
+    """Network inputs from tag vectors of windows [B, w, c] with their times [w, 2] (s).
+
+    "clip": the mean over windows, by ``weights`` [B, w], as ``tags`` [B, c]; "windows": ``tags``
+    [B, n, c] and ``times`` [B, n, 2] along the excerpts (``windows.along``); "nothing": ``tags``
+    [B, 0].
+    """
+    if reads == "windows":
+        tags, relative = along(values, times, starts, length)
+        return {"tags": tags, "times": relative}
+    if reads == "nothing":
+        return {"tags": values[:, 0, :0]}
+    if weights is None:
+        return {"tags": values.mean(1)}
+    return {"tags": torch.einsum("bwc,bw->bc", values, torch.from_numpy(weights).to(values))}

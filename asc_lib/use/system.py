@@ -36,9 +36,9 @@ from ..scene_net import SceneNet, n_parameters
 from ..scenes import SceneData, autocast, inference_batch
 from ..schemas import About, read_json, validated
 from ..settings import Settings
-from ..tags.sources import as_read, saved_tagger
+from ..tags.sources import saved_tagger
 from ..tags.tagger import Tagger
-from ..tags.windows import WindowTagger
+from ..tags.windows import WindowTagger, as_read
 
 VERSION = 2  # of the folder's layout
 ABOUT = "system.json"
