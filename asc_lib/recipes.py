@@ -49,7 +49,7 @@ class TaggerSizes:
     cycles: int = 8  # of stage 1
     second_cycles: int = 8  # of stage 2, whose length is not published: as many
     lr: float = 1e-3  # Adam; each cosine cycle ends at 1e-6
-    mixtures: bool = False  # ours: teach it mixtures like scenes, not single recordings alone
+    mixtures: bool = False  # ours: teach it mixtures like scenes; off everywhere, see PAPER.md
 
 
 @dataclass(frozen=True)
@@ -80,5 +80,4 @@ SMALL_TAGGER = TaggerSizes(
     batch=32,
     cycles=2,
     second_cycles=1,
-    mixtures=True,
 )
