@@ -15,7 +15,16 @@ from typer.core import TyperGroup
 
 from . import corpora, diagram, plots, settings, stats
 from .corpora import fetch, store
-from .files import data_root, inventory, printable, results_root, shown, write_text, written_whole
+from .files import (
+    cores,
+    data_root,
+    inventory,
+    printable,
+    results_root,
+    shown,
+    write_text,
+    written_whole,
+)
 from .runs import paper, readable, records, tables
 from .tags import sources, tagger_training
 from .tags.sources import open_tag_vectors
@@ -144,6 +153,10 @@ def sweep_(
     ]
     for cell in chosen:
         cell.settings()
+    if workers > 8 * cores():
+        raise ValueError(f"--workers is {workers}: this machine has {cores()} cores")
+    if scheduler and not scheduler.startswith("tcp://"):
+        raise ValueError(f"--scheduler is {scheduler!r}: it takes tcp://HOST:PORT")
     if dry_run:
         folder = results_root() / corpora.find(data).name / "notebooks"
         folder.mkdir(parents=True, exist_ok=True)  # papermill makes none

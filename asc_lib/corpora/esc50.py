@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import soundfile
 
 from ..files import data_root, fingerprint, named
 from ..recipes import SMALL_SCENE, SMALL_TAGGER, Preset
 from . import audio, checks
-from .data_set import Tables, register
+from .data_set import CorpusError, Tables, register
 from .fetch import Archive
 from .soundscapes import RATE, Recipe, Scene, composed, mislabelled
 
@@ -52,7 +51,10 @@ class RecordedSounds:
 
     def __init__(self, place: Path):
         self.audio = place / "audio"
-        table = pd.read_csv(place / "meta" / "esc50.csv")
+        found, problems = checks.table(place / META, [*COLUMNS], ",")
+        if problems:
+            raise CorpusError(f"{place / META} {problems[0]}")
+        table = found[[*COLUMNS]].astype(COLUMNS)
         table["recording"] = "freesound-" + table["src_file"].astype(str)
         # Four recordings in two official folds would leak.
         self.table = table[table.groupby("recording")["fold"].transform("nunique") == 1]
@@ -153,6 +155,8 @@ SCENES = {
 }
 # fmt: on
 
+META = "meta/esc50.csv"
+COLUMNS = {"filename": str, "fold": int, "category": str, "src_file": str}  # of it
 RECIPE = Recipe(SCENES, version=1, train=(4, 1), blur=0.5)
 
 
