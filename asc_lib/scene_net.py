@@ -93,6 +93,10 @@ class SceneNet(nn.Module):
         """Pre-emphasised waveform [B, 2, T] to the feature map M [B, f, t]; None if not used."""
         return self.front_end(waveform) if self.front_end else None
 
+    def prepared(self, tags: torch.Tensor, times: torch.Tensor | None = None):
+        """Tags, scaled, as the fusion's other methods receive them."""
+        return self.fusion.prepare(self.tag_scale(tags), times)
+
     def fuse(
         self,
         feature_map: torch.Tensor | None,
@@ -105,7 +109,7 @@ class SceneNet(nn.Module):
         ``tags`` and ``times``: what the fusion reads (``Fusion.reads``). ``weights`` [B, f]: an
         attention map to use in place of the tags' own.
         """
-        prepared = self.fusion.prepare(self.tag_scale(tags), times)
+        prepared = self.prepared(tags, times)
         if weights is None:
             weights = self.fusion.weights(prepared)  # [B, f], or None
         if feature_map is None:

@@ -134,6 +134,15 @@ def test_sensitivity_is_the_slope_of_the_map(trained, saved):
     assert found.iloc[k].abs().max() > 0.1
 
 
+def test_maps_are_those_of_the_network_whatever_its_scale(saved):
+    tags = saved.scenes.vectors.clips[:3]
+    net = SceneNet(12, 10, "narrow", "attention", heads=2, layers=1, tag_scale="square_root").eval()
+    net.tag_scale.fit(torch.from_numpy(saved.scenes.vectors.clips))
+    with torch.no_grad():
+        expected = net.fuse(torch.ones(3, 128, 4), torch.from_numpy(tags)).attention_map
+    assert np.allclose(what_if.maps(net, tags), expected, atol=1e-6)
+
+
 def test_distances_by_hand():
     weights = np.array([[1.0, 0, 0.5, 0.5], [1.0, 0, 0.5, 0.5], [0, 1.0, 0.5, 0.5]])
     apart = what_if.distances(weights, np.array([0, 0, 1]), ["bus", "park"], heads=2)

@@ -170,6 +170,8 @@ def length(path: Path) -> tuple[int, int]:
     except UNREADABLE as error:
         problems = [*decoded(path)[2], unreadable(error)]
         raise AudioError(f"{path} {problems[0]}") from None
+    if info.samplerate < LOWEST_RATE:
+        raise AudioError(f"{path} {TOO_LOW.format(info.samplerate)}")
     if info.frames < MANY and _stated(Path(path), info) == info.frames:
         return info.frames, info.samplerate
     clip, rate, problems = decoded(path)  # since its header does not say how long it is, or lies
@@ -247,8 +249,6 @@ class Recording:
         frames, rate = length(path)
         if not frames:
             raise AudioError(f"{path} holds no sample")
-        if rate < LOWEST_RATE:
-            raise AudioError(f"{path} {TOO_LOW.format(rate)}")
         if frames / rate < SHORTEST:
             raise AudioError(
                 f"{path} is {frames / rate:.3g} s long: at least {SHORTEST:g} s are needed"

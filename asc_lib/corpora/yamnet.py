@@ -11,7 +11,7 @@ from .fetch import Archive
 
 NAME = "yamnet.tflite"
 PUBLIC = "4d8b4a53282dc83ef04e3e7dbc4fbc98082e34e44ed798e16c3a0cdd4c584faf"
-DIGESTS = (  # sha256; they give the same tag vectors
+DIGESTS = (  # sha256 of the two files in which the model is published
     PUBLIC,
     "10c95ea3eb9a7bb4cb8bddf6feb023250381008177ac162ce169694d05c317de",  # of TensorFlow Hub
 )

@@ -87,7 +87,7 @@ def clip_table(trained: System, scenes: SceneData, evaluated: pd.DataFrame) -> p
 def maps(net: SceneNet, tags: np.ndarray) -> np.ndarray | None:
     """Attention maps [clips, f] of tag vectors [clips, c]; None where the fusion makes none."""
     with torch.no_grad():
-        weights = net.fusion.weights(net.fusion.prepare(_tensor(net, tags)))
+        weights = net.fusion.weights(net.prepared(_tensor(net, tags)))
     return None if weights is None else weights.cpu().numpy()
 
 
@@ -100,7 +100,7 @@ def sensitivity(net: SceneNet, tags: np.ndarray, names: list[str], by: float = 0
     """
 
     def log_map(vector: torch.Tensor) -> torch.Tensor:
-        return net.fusion.weights(net.fusion.prepare(vector[None]))[0].log()
+        return net.fusion.weights(net.prepared(vector[None]))[0].log()
 
     jacobian = torch.func.vmap(torch.func.jacrev(log_map))
     size = max(1, min(64, 2**20 // maps(net, tags[:1]).shape[1] // len(names)))
