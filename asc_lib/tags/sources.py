@@ -60,15 +60,15 @@ def from_tagger(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -
     )
 
 
-def from_model(load: Callable, source: str, corpus: SceneCorpus, waveforms: Store) -> TagVectors:
+def from_model(
+    tagger: WindowTagger, source: str, corpus: SceneCorpus, waveforms: Store
+) -> TagVectors:
     """A published model's."""
-    tagger = load()
-    tag = partial(tagged, tagger, waveforms)
     return TagVectors(
         names=tagger.tags,
         source=source,
         tagger=tagger,
-        **cached(corpus, waveforms, tagger.fingerprint, tagger, tag),
+        **cached(corpus, waveforms, tagger.fingerprint, tagger, partial(tagged, tagger, waveforms)),
     )
 
 
@@ -109,7 +109,7 @@ def true(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -
         )
     parts = corpus.composition[corpus.composition["tag"] != ""]
     names = sorted(parts["tag"].unique())
-    times = None if waveforms is None else YamNet.times(YamNet, waveforms.samples)
+    times = None if waveforms is None else YamNet(Path(), []).times(waveforms.samples)
     starts, ends = (times if times is not None else np.array([[0.0, np.inf]])).T
     values = np.zeros((len(corpus.clips), len(starts), len(names)), "float32")
     rows = dict(zip(corpus.clips["filename"], range(len(corpus.clips))))
@@ -121,12 +121,11 @@ def true(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -
 
 
 def from_hub(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
-    load = partial(HubTagger.load, source, default_device())
-    return from_model(load, source, corpus, waveforms)
+    return from_model(HubTagger.load(source, default_device()), source, corpus, waveforms)
 
 
 def from_yamnet(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
-    return from_model(YamNet.load, source, corpus, waveforms)
+    return from_model(YamNet.load(), source, corpus, waveforms)
 
 
 class TagSource(NamedTuple):
