@@ -1,4 +1,4 @@
-"""The commands of ``asc``: data, tags, sweep, tables, paper, probe, predict, export."""
+"""The commands of ``asc``: data, tags, sweep, tables, paper, probe, tune, predict, export."""
 
 import json
 import sys
@@ -275,6 +275,24 @@ def probe(data: Data = "mini") -> None:
     )
     write_text(results_root() / corpora.find(data).name / "probe.json", text)
     print(text)
+
+
+@app.command("tune")
+def tune_(
+    step: Annotated[str, typer.Argument(help="length, or tags")],
+    data: Data = "esc50",
+    epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
+) -> None:
+    """Compare ways to train, on a third of the training places: never on test clips."""
+    from .runs import tune  # papermill takes a second
+
+    points = tune.tune(data, step, epochs)
+    folder = results_root() / corpora.find(data).name
+    write_text(folder / f"tune_{step}.csv", points.to_csv(index=False, float_format="%.4f"))
+    if step == "length":
+        with written_whole(folder / "tune_length.png") as picture:
+            plots.curves(points).savefig(picture, dpi=120)
+    print(readable.markdown(tune.summary(points)))
 
 
 @app.command("tags")

@@ -184,6 +184,32 @@ def loss(history: pd.DataFrame) -> Figure:
     return figure
 
 
+def curves(points: pd.DataFrame) -> Figure:
+    """Held-out accuracy by epoch, one line for each recipe and a panel for each system."""
+    systems = list(points["system"].unique()[:4])
+    figure, axes = figure_of(4 * len(systems) + 2, 3, 1, len(systems), sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], systems):
+        for recipe, part in list(points[points["system"] == name].groupby("recipe"))[:8]:
+            axis.plot(part["epoch"], 100 * part["held_out"], ".-", label=words(recipe, 60))
+        axis.set(title=words(name), xlabel="epoch")
+    axes[0, 0].set(ylabel="held-out training places (%)")
+    axes[0, -1].legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def latents(places: pd.DataFrame, names: list[str]) -> Figure:
+    """Values of each of ``names`` by scene (``scene_label``), one point for each place."""
+    labels = sorted(places["scene_label"].unique())
+    kept, note = cut(pd.Series(labels), np.arange(len(labels))[::-1], ROWS, "labels")
+    size = (3 * len(names), 1 + 0.25 * len(kept))
+    figure, axes = figure_of(*size, 1, len(names), sharey=True, squeeze=False, notes=(note,))
+    for axis, name in zip(axes[0], names):
+        axis.plot(places[name], [labels.index(k) for k in places["scene_label"]], ".", alpha=0.2)
+        axis.set(title=words(name), ylim=(len(kept) - 0.5, -0.5))
+    axes[0, 0].set_yticks(range(len(kept)), kept.map(words))
+    return figure
+
+
 def tags(vectors: dict[str, np.ndarray], names: list[str], present: dict[str, set[str]]) -> Figure:
     """The most probable tags of a few clips; a star marks those that are really present."""
     figure, axes = figure_of(8, 3, 1, len(vectors), sharex=True, squeeze=False)

@@ -17,7 +17,8 @@ class SceneRecipe:
 
     epochs: int = 90  # [22]
     batch: int = 24  # [22]; an incomplete last batch is dropped
-    lr: float = 1e-4  # [22]; Adam with AMSGrad, constant
+    lr: float = 1e-4  # [22]; Adam with AMSGrad
+    schedule: str = "constant"  # of the learning rate: constant [22], or cosine, to 0 at the end
     weight_decay: float = 1e-3  # [22]
     crop: int = 240_000  # [22]; samples of a training excerpt, after pre-emphasis
     test_samples: int = 479_520  # [22]; evaluation reads this many samples from a clip's start

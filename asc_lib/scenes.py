@@ -195,14 +195,17 @@ class SceneData:
         """
         epochs = self.recipe.epochs
         evaluated = range(self.recipe.eval_every, epochs, self.recipe.eval_every)
+        optimiser = self.optimiser(net.to(self.device))
+        cosine = self.recipe.schedule == "cosine"
         ahead = iter if self.device == "cpu" else training.prefetched  # no gain on a CPU
         return training.fit(
-            net.to(self.device),
+            net,
             lambda epoch: ahead(self.training_batches(seed, epoch)),
             self.loss,
-            self.optimiser(net),
+            optimiser,
             epochs=epochs,
             checkpoint=checkpoint,
+            schedule=cosine and torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs),
             after_epoch=lambda e: accuracies(self.evaluate(net)) if e in evaluated else {},
         )
 

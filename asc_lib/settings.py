@@ -129,11 +129,10 @@ def _one_of(name: str, value: str, valid: Sequence[str]) -> None:
 
 def _resolved(settings: Settings) -> Settings:
     tagging = settings.notebook == "01_tagger"
-    if tagging or not Path(settings.data).expanduser().is_dir():
-        folder = () if tagging else (corpora.FOLDER,)
-        _one_of("data", settings.data, (*corpora.scene_data_sets(), *folder))
     data = corpora.resolved(settings.data)
-    preset = corpora.find(data).preset
+    if tagging and Path(data).is_dir():
+        raise unknown("data", settings.data, corpora.scene_data_sets())
+    preset = corpora.with_scenes(data).preset
     new: dict[str, object] = {
         "data": data,
         "epochs": settings.epochs or (preset.tagger if tagging else preset.scene).epochs,

@@ -106,7 +106,7 @@ def test_snr_is_what_the_composition_says():
 
 def test_esc50_shares_no_location_and_no_recording(esc50_folder, tmp_path):
     sounds = esc50.RecordedSounds(esc50_folder)
-    recipe = replace(esc50.RECIPE, seconds=0.5)
+    recipe = replace(esc50.RECIPE, seconds=0.5, train=(3, 1), test=(2, 1))
     soundscapes.write_scenes(recipe, sounds, tmp_path / "scenes")
     corpus = tau2019.read("esc50", tmp_path / "scenes")
     check_no_leak(corpus)
@@ -117,8 +117,8 @@ def test_esc50_shares_no_location_and_no_recording(esc50_folder, tmp_path):
     assert (parts["recording"].map(folds) == parts["fold_clip"]).all(), (
         "a clip mixes official folds"
     )
-    assert set(corpus.clips.query("split == 'train'")["fold"]) == {1, 2, 3, 4}
-    assert set(corpus.clips.query("split != 'train'")["fold"]) == {5}
+    assert set(corpus.clips.query("split == 'train'")["fold"]) == {1, 2, 3}
+    assert set(corpus.clips.query("split != 'train'")["fold"]) == {4, 5}
 
 
 def test_no_tagger_has_heard_a_clip_that_it_tags(esc50_folder, tmp_path):
@@ -131,7 +131,7 @@ def test_no_tagger_has_heard_a_clip_that_it_tags(esc50_folder, tmp_path):
     nets = dict.fromkeys(np.unique(folds[tags.clips["set"] == "curated"]))
     tagger = Tagger(nets, tags.tags, sizes)
     data = TagData(tags, [], folds, sizes)
-    assert set(nets) == {1, 2, 3, 4} and "freesound-131943" not in set(tags.clips["recordings"])
+    assert set(nets) == {1, 2, 3} and "freesound-131943" not in set(tags.clips["recordings"])
     table = pd.read_csv(esc50_folder / "meta" / "esc50.csv")
     official = {
         k: {f"freesound-{s}" for s in part["src_file"]} for k, part in table.groupby("fold")
@@ -140,9 +140,9 @@ def test_no_tagger_has_heard_a_clip_that_it_tags(esc50_folder, tmp_path):
     recordings = tags.clips["recordings"].to_numpy()
     for scene_fold in range(1, 6):
         allowed = tagger.unbiased(scene_fold)
-        assert allowed == ((scene_fold,) if scene_fold < 5 else (1, 2, 3, 4))
+        assert allowed == ((scene_fold,) if scene_fold < 4 else (1, 2, 3))
         for fold in allowed:
-            assert scene_fold == 5 or data.teachers(fold) == [scene_fold]  # nor has who taught it
+            assert scene_fold > 3 or data.teachers(fold) == [scene_fold]  # nor has who taught it
             heard = {
                 recordings[row]
                 for rows in training_rows(tags, folds, fold).values()
@@ -154,7 +154,7 @@ def test_no_tagger_has_heard_a_clip_that_it_tags(esc50_folder, tmp_path):
                 if fold == scene_fold
                 for _, name in part
             }
-            assert len(heard) > 100 and not heard & composed and composed <= official[scene_fold]
+            assert len(heard) > 90 and not heard & composed and composed <= official[scene_fold]
 
 
 @pytest.mark.parametrize("which", ["mini", "esc50"])

@@ -25,14 +25,21 @@ def scene_data_sets() -> list[str]:
     return sorted(name for name, data_set in DATA_SETS.items() if data_set.scenes)
 
 
+def _named(data: str) -> DataSet | None:
+    base, at, variant = data.rpartition("@")
+    if at and base in DATA_SETS and DATA_SETS[base].variant:
+        return DATA_SETS[base].variant(variant)
+    return DATA_SETS.get(data)
+
+
 def resolved(data: str) -> str:
     """What a user typed as a data set: its name, or its folder's absolute path.
 
     Raises ParameterError.
     """
     load_plugins()
-    if data in DATA_SETS:
-        return data
+    if named := _named(data):
+        return named.name
     if data.strip() and Path(data).expanduser().is_dir():
         return str(printable(Path(data).expanduser()).resolve())
     raise unknown("data", data, [*DATA_SETS, FOLDER])
@@ -41,7 +48,7 @@ def resolved(data: str) -> str:
 def find(data: str) -> DataSet:
     """The data set of this name, or the custom one in this folder. Raises ParameterError."""
     data = resolved(data)
-    return DATA_SETS[data] if data in DATA_SETS else custom(Path(data))
+    return _named(data) or custom(Path(data))
 
 
 def with_scenes(data: str) -> DataSet:
@@ -54,4 +61,4 @@ def with_scenes(data: str) -> DataSet:
 
 def by_name(name: str) -> DataSet:
     """The data set of this name; for a custom one TAU 2019, whose preset and tagger it shares."""
-    return DATA_SETS.get(name, DATA_SETS["tau2019"])
+    return _named(name) or DATA_SETS["tau2019"]

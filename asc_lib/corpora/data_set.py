@@ -57,13 +57,15 @@ class SceneCorpus:
 
     ``clips``: one row per clip with ``COLUMNS``: split is train, test or unused, and fold that of
     the recordings inside it (0 where no tagger can have heard any). ``composition``: one row per
-    bed or event with filename, tag, recording, role, onset (s) and snr (dB), or None.
+    bed or event with filename, tag, recording, role, onset (s) and snr (dB), or None. ``places``:
+    one row per location with identifier and ``soundscapes.LATENTS``, or None.
     """
 
     name: str
     root: Path
     clips: pd.DataFrame
     composition: pd.DataFrame | None = None
+    places: pd.DataFrame | None = None
     convert: bool = False  # convert clips of other rates, channels and lengths: custom data
 
     @property
@@ -126,6 +128,7 @@ class DataSet:
     tables: Callable[[Path], Tables] | None = None  # in its folder, once downloaded
     leading: str = ""  # folder that its archives wrap around everything
     composed: bool = False  # by this project: what is measured on it is no result on TAU
+    variant: Callable[[str], "DataSet"] | None = None  # what is called NAME@TEXT, of the TEXT
 
     def tagger_clips(self) -> TagCorpus:
         """The tag clips that teach the tagger of these scenes."""

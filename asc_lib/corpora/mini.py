@@ -274,16 +274,16 @@ class SynthesisedSounds:
     name = "mini"
     tags = tuple(sorted(SOUNDS))
     folds = (0,)
-    test_fold = 0
+    test_folds = (0,)
 
     def event(self, tag: str, fold: int, rng: Rng) -> tuple[str, np.ndarray]:
         recording = f"{tag}-{rng.integers(2**48):012x}"
         return recording, self.play(recording)
 
-    def bed(self, choices: dict[str, float], fold: int, rng: Rng) -> tuple[str, str, np.ndarray]:
+    def bed(self, tag: str, fold: int, rng: Rng) -> tuple[str, np.ndarray]:
         number = int(rng.integers(2**48))
         noise = np.random.default_rng(number).standard_normal(4 * RATE, "float32")
-        return "", f"bed-{number:012x}", noise
+        return f"bed-{number:012x}", noise
 
     def play(self, recording: str) -> np.ndarray:
         tag, number = recording.rsplit("-", 1)
@@ -339,7 +339,7 @@ SCENES = {
 }
 # fmt: on
 
-RECIPE = Recipe(SCENES, version=1)
+RECIPE = Recipe(SCENES, version=2, train=(4, 1), test=(2, 1))
 
 
 def tag_rows(sounds: SynthesisedSounds, seed: int = 2019) -> list[dict]:

@@ -1,14 +1,20 @@
 """Composed scenes: clips made of a bed and sound events, in the formats of the official corpora.
 
-A *scene* says how its bed sounds and how often each event occurs. A *city* colours all its clips
-(equaliser, noise floor, level). A *location* belongs to one scene and city; it fixes the bed and
-how far away things are, and is in the train or the test list, never in both. As in TAU 2019, one
-city is in neither list.
+A *scene* says which recordings serve as its bed and how often each event occurs. A *city* colours
+all its clips (equaliser, noise floor, level). A *location* belongs to one scene and city; it fixes
+the bed and how far away things are, and is in the train or the test list, never in both. As in TAU
+2019, one city is in neither list.
+
+A waveform network could also name a scene by a hum or a room of its own. How far that goes is the
+corpus's *character*: with this probability the tilt, hum, throb and room of a location are those of
+its scene, else each is that of any scene. `data="esc50@0"` is the data set ``esc50`` with character
+0.
 """
 
 import itertools
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +26,7 @@ from scipy import fft, signal
 
 from ..files import cores, data_root, fingerprint, made_once
 from ..recipes import TAG_RATE
+from ..registry import ParameterError
 from . import audio, checks, fsdkaggle2019, tau2019
 from .audio import CHANNELS, RATE
 from .data_set import DataSet, Finding, SceneCorpus, TagCorpus
@@ -36,11 +43,15 @@ CITIES = (
     "stockholm",
     "vienna",
 )
+UNUSED = "milan"  # in neither list, as in TAU 2019
+LATENTS = ["tilt", "hum", "throb", "room"]  # of a location: dB per octave, Hz, Hz, s
 BANDS = np.geomspace(60, 16_000, 8)  # Hz, where a city's equaliser and a location's are set
 
 
 @dataclass(frozen=True)
 class Scene:
+    """What is a scene's own."""
+
     tilt: float  # slope of the bed's spectrum, dB per octave
     hum: float  # fundamental of its hum, Hz (0: none)
     throb: float  # rate at which the bed swells, Hz (0: steady)
@@ -55,15 +66,13 @@ class Sounds(Protocol):
     name: str
     tags: tuple[str, ...]
     folds: tuple[int, ...]  # that training scenes are composed from, one per location
-    test_fold: int
+    test_folds: tuple[int, ...]  # the same of all other scenes
 
     def event(self, tag: str, fold: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
         """Name of a source recording of ``tag`` in ``fold``, and samples of it: mono, 48 kHz."""
 
-    def bed(
-        self, choices: dict[str, float], fold: int, rng: np.random.Generator
-    ) -> tuple[str, str, np.ndarray]:
-        """(tag, name, samples) of a bed: a tag of ``choices``, or noise, which has no tag ("")."""
+    def bed(self, tag: str, fold: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        """The same of a bed; of noise where the scene has no beds and ``tag`` is ""."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ class Recipe:
     test: tuple[int, int] = (1, 3)
     snr: tuple[float, float] = (-5.0, 15.0)  # dB, events over the bed
     blur: float = 1.0  # how far cities and locations stray from their scene
+    character: float = 0.3  # probability that a location has its scene's tilt, hum, throb and room
     seed: int = 2019
 
     def key(self, sounds: Sounds) -> str:
@@ -91,23 +101,34 @@ class Location:
     split: str  # train, test or unused
     fold: int
     clips: int
+    beds: tuple[str, str]  # tags of its two bed recordings
+
+
+def _shared_out(weights: dict[str, float], count: int, rng: np.random.Generator) -> np.ndarray:
+    """``count`` keys in random order, in proportion to their weights; "" where there are none."""
+    bounds = np.cumsum([0, *(weights or {"": 1}).values()])
+    numbers = np.diff(np.round(bounds / bounds[-1] * count).astype(int))
+    return rng.permutation(np.repeat([*(weights or [""])], numbers))
 
 
 def locations(recipe: Recipe, sounds: Sounds) -> list[Location]:
-    """All locations of a corpus, numbered from 0; training ones take the folds in turn."""
+    """All locations of a corpus, numbered from 0; those of a split take its folds in turn.
+
+    Beds are shared out by their weights, so that every split has the same mix of them.
+    """
     out: list[Location] = []
-    for city in CITIES:
-        plans = (
-            {"unused": recipe.test}  # in neither list, as in TAU 2019
-            if city == "milan"
-            else {"train": recipe.train, "test": recipe.test}
-        )
-        for scene, (split, (count, clips)) in itertools.product(recipe.scenes, plans.items()):
-            for _ in range(count):
-                folds = sounds.folds if split == "train" else [sounds.test_fold]
-                out.append(
-                    Location(len(out), scene, city, split, folds[len(out) % len(folds)], clips)
-                )
+    for number, (scene, split) in enumerate(
+        itertools.product(recipe.scenes, ("train", "test", "unused"))
+    ):
+        count, clips = recipe.train if split == "train" else recipe.test
+        folds = sounds.folds if split == "train" else sounds.test_folds
+        cities = [city for city in CITIES if (city == UNUSED) == (split == "unused")]
+        rng = np.random.default_rng([recipe.seed, 0, number])
+        beds = _shared_out(recipe.scenes[scene].beds, 2 * count * len(cities), rng).reshape(-1, 2)
+        out += [
+            Location(len(out) + k, scene, city, split, folds[k % len(folds)], clips, tuple(pair))
+            for k, (city, pair) in enumerate(zip(cities * count, beds.tolist()))
+        ]
     return out
 
 
@@ -148,14 +169,25 @@ class Place:
         self.equaliser = city.normal(0, 3 * blur, 8) + rng.normal(0, 3 * blur, 8)
         self.floor = city.uniform(-62, -50)
         self.loudness = city.uniform(-6, 6)
-        self.tilt = self.scene.tilt + rng.normal(0, 0.8 * blur)
-        self.hum = self.scene.hum * rng.uniform(1 - 0.1 * blur, 1 + 0.1 * blur)
+        own = rng.random() < recipe.character
+        others = rng.choice([*recipe.scenes.values()], 4)  # drawn in any case: see ``character``
+        tilt, hum, throb, room = [self.scene] * 4 if own else others
+        self.tilt = tilt.tilt + rng.normal(0, 0.8 * blur)
+        self.hum = hum.hum * rng.uniform(1 - 0.1 * blur, 1 + 0.1 * blur)
         self.hum_level = rng.uniform(-14, -4)
-        self.throb = self.scene.throb * rng.uniform(1 - 0.3 * blur, 1 + 0.3 * blur)
+        self.throb = throb.throb * rng.uniform(1 - 0.3 * blur, 1 + 0.3 * blur)
         self.depth = rng.uniform(0.2, 0.6)
-        self.room = self.scene.room * rng.uniform(0.7, 1.4)
+        self.room = room.room * rng.uniform(0.7, 1.4)
         self.distance = rng.uniform(0.1, 0.8)
-        self.beds = [sounds.bed(self.scene.beds, location.fold, rng) for _ in range(2)]
+        self.beds = [(tag, *sounds.bed(tag, location.fold, rng)) for tag in location.beds]
+
+    @property
+    def identifier(self) -> str:
+        return f"{self.location.city}-{self.location.number}"
+
+    def described(self) -> dict:
+        """What the waveform could tell of it: a row of ``places.csv``."""
+        return {"identifier": self.identifier} | {name: getattr(self, name) for name in LATENTS}
 
     def bed(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """The bed of one clip: [2, length], RMS -32 dB re full scale before the city's loudness."""
@@ -167,11 +199,11 @@ class Place:
             np.stack([a + 0.5 * b, 0.5 * a + b]).astype("float32"), self.tilt, self.equaliser
         )
         t = np.arange(length, dtype="float32") / RATE
-        if self.scene.throb:
+        if self.throb:
             phase = 2 * np.pi * self.throb * t + rng.uniform(0, 2 * np.pi)
             out *= 1 + self.depth * np.sin(phase, dtype="float32")
         out = _level(out, -32)
-        if self.scene.hum:
+        if self.hum:
             phase = 2 * np.pi * self.hum * t + rng.uniform(0, 2 * np.pi)
             harmonics = (np.sin(k * phase, dtype="float32") / k for k in (1, 2, 3, 5))
             out += _level(sum(harmonics), -32 + self.hum_level)
@@ -203,13 +235,14 @@ def compose(
     recipe: Recipe, sounds: Sounds, place: Place, number: int
 ) -> tuple[np.ndarray, list[dict]]:
     """Compose one clip: samples [2, T] within ±1, and a row for each bed and event in it."""
-    rng = np.random.default_rng([recipe.seed, 3, place.location.number, number])
+    clip_number = (place.location.number, number)
+    rng = np.random.default_rng([recipe.seed, 3, *clip_number])
     length = int(recipe.seconds * RATE)
     rows = [
         {"role": "bed", "tag": tag, "recording": name, "onset": 0.0, "snr": 0.0}
         for tag, name, _ in place.beds
     ]
-    bed = place.bed(length, rng)
+    bed = place.bed(length, np.random.default_rng([recipe.seed, 4, *clip_number]))
     events = np.zeros((2, length), "float32")
     for tag, mean in place.scene.events.items():
         for _ in range(rng.poisson(mean)):
@@ -231,23 +264,24 @@ def compose(
     return clip / max(1.0, np.abs(clip).max() / 0.98), rows
 
 
-def _write_location(location: Location, recipe: Recipe, sounds: Sounds, folder: Path) -> list[dict]:
+def _write_location(
+    location: Location, recipe: Recipe, sounds: Sounds, folder: Path
+) -> tuple[dict, list[dict]]:
     place = Place(recipe, sounds, location)
-    identifier = f"{location.city}-{location.number}"
     rows = []
     for number in range(location.clips):
         clip, parts = compose(recipe, sounds, place, number)
         segment = location.number * 10 + number
         shared = {
-            "filename": f"audio/{location.scene}-{identifier}-{segment}-a.wav",
+            "filename": f"audio/{location.scene}-{place.identifier}-{segment}-a.wav",
             "scene_label": location.scene,
-            "identifier": identifier,
+            "identifier": place.identifier,
             "split": location.split,
             "fold": location.fold,
         }
         soundfile.write(folder / shared["filename"], clip.T, RATE, subtype="PCM_24")
         rows += [shared | part for part in parts]
-    return rows
+    return place.described(), rows
 
 
 def _in_parallel(function: Callable, items: Iterable, *shared: object) -> list:
@@ -257,14 +291,18 @@ def _in_parallel(function: Callable, items: Iterable, *shared: object) -> list:
 
 
 def write_scenes(recipe: Recipe, sounds: Sounds, folder: Path) -> None:
-    """Write scenes in TAU 2019's layout, and ``composition.csv``: all beds and events."""
+    """Write scenes in TAU 2019's layout, ``composition.csv`` (all beds and events), ``places.csv``.
+
+    Says first how much disk that takes.
+    """
     (folder / "audio").mkdir(parents=True)
     (folder / "evaluation_setup").mkdir()
-    composition = pd.DataFrame(
-        itertools.chain.from_iterable(
-            _in_parallel(_write_location, locations(recipe, sounds), recipe, sounds, folder)
-        )
-    )
+    planned = locations(recipe, sounds)
+    clips = sum(location.clips for location in planned)
+    size = clips * recipe.seconds * RATE * CHANNELS * (3 + 2)  # 24 bit, and 16 bit in the store
+    print(f"composing {clips} clips: {size / 1e9:.1f} GB with their waveform store", flush=True)
+    places, parts = zip(*_in_parallel(_write_location, planned, recipe, sounds, folder))
+    composition = pd.DataFrame(itertools.chain.from_iterable(parts))
     clips = composition.drop_duplicates("filename").assign(source_label="a")
     meta = ["filename", "scene_label", "identifier", "source_label"]
     train, test = (clips[clips.split == split] for split in ("train", "test"))
@@ -274,6 +312,7 @@ def write_scenes(recipe: Recipe, sounds: Sounds, folder: Path) -> None:
         "evaluation_setup/fold1_evaluate.csv": test[meta[:2]],
         "evaluation_setup/fold1_test.csv": test[meta[:1]],
         "composition.csv": composition.drop(columns=["scene_label", "identifier", "split"]),
+        "places.csv": pd.DataFrame(places),
     }.items():
         table.to_csv(folder / name, sep="\t", index=False)
 
@@ -330,6 +369,16 @@ def composed(
     ``tag_rows(sounds)`` and ``tag_clip(sounds)`` are the arguments of ``write_tag_clips``;
     ``tags_version`` changes when a change of the code changes them.
     """
+    title = name if recipe.character == Recipe.character else f"{name}@{recipe.character:g}"
+
+    def variant(character: str) -> DataSet:
+        if not re.fullmatch(r"0|1|0?\.\d+", character):
+            raise ParameterError(
+                f"parameter 'data' is '{name}@{character}': the character of {name} is 0 to 1, "
+                f"as in {name}@0.5"
+            )
+        other = replace(recipe, character=float(character))
+        return composed(name, licence, other, sounds, tag_rows, tag_clip, tags_version, **others)
 
     def scenes() -> SceneCorpus:
         source = sounds()
@@ -337,7 +386,7 @@ def composed(
             data_root() / "made" / f"{recipe.key(source)}-scenes",
             lambda to: write_scenes(recipe, source, to),
         )
-        return tau2019.read(name, path)
+        return tau2019.read(title, path)
 
     def tag_clips() -> TagCorpus:
         source = sounds()
@@ -356,4 +405,6 @@ def composed(
         tags, more = checks.check(root, fsdkaggle2019.tables(root), TAG_RATE, 1, None)
         return pd.concat([counts, tags]), findings + more
 
-    return DataSet(name, licence, check, scenes, tag_clips, composed=True, **others)
+    return DataSet(
+        title, licence, check, scenes, tag_clips, composed=True, variant=variant, **others
+    )

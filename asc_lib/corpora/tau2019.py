@@ -98,7 +98,8 @@ def read(name: str, root: Path) -> SceneCorpus:
         return SceneCorpus(name, root, clips.assign(fold=0))
     parts = pd.read_csv(root / "composition.csv", sep="\t", keep_default_na=False)
     folds = parts.groupby("filename")["fold"].first()
-    return SceneCorpus(name, root, clips.assign(fold=clips["filename"].map(folds)), parts)
+    clips["fold"] = clips["filename"].map(folds)
+    return SceneCorpus(name, root, clips, parts, pd.read_csv(root / "places.csv", sep="\t"))
 
 
 def check() -> tuple[pd.DataFrame, list[Finding]]:

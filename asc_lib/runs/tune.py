@@ -1,0 +1,121 @@
+"""Choices about training, settled on held-out training places: `asc tune` (never on test clips).
+
+A third of the training places, location-disjoint, judges networks that learn from the other two
+thirds. The presets of small data sets follow what this has found on ``esc50``.
+"""
+
+from dataclasses import asdict, replace
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import StratifiedGroupKFold
+
+from ..corpora import SceneCorpus
+from ..files import cores, data_root, fingerprint
+from ..registry import unknown
+from ..scenes import SceneData
+from ..stats import accuracy
+from . import cells
+
+SYSTEMS = {"baseline": {}, "attention": {"heads": 2, "layers": 1, "tags": "yamnet"}}
+STEPS = {  # systems, changes of the recipe, seeds
+    "length": (
+        ["baseline", "attention"],
+        [
+            {"lr": 1e-3, "schedule": "constant"},
+            {"lr": 1e-3, "schedule": "cosine"},
+            {"lr": 3e-3, "schedule": "cosine"},
+        ],
+        1,
+    ),
+    "tags": (
+        ["attention"],
+        [
+            {"tag_windows": "random", "tag_scale": "square_root"},
+            {"tag_windows": "excerpt", "tag_scale": "square_root"},
+            {"tag_windows": "clip", "tag_scale": "square_root"},
+            {"tag_windows": "random", "tag_scale": "logit"},
+            {"tag_windows": "random", "tag_scale": "raw"},
+        ],
+        3,
+    ),
+}
+POINTS = 10  # of a curve
+
+
+def held_out(corpus: SceneCorpus) -> SceneCorpus:
+    """The training clips alone: those of a third of their places, by label, become the test."""
+    train = corpus.rows("train")
+    clips = corpus.clips.iloc[train]
+    folds = StratifiedGroupKFold(3, shuffle=True, random_state=0)
+    _, judges = next(folds.split(clips, clips["scene_label"], clips["location"]))
+    splits = np.full(len(corpus.clips), "left out", object)
+    splits[train] = "train"
+    splits[train[judges]] = "test"
+    return replace(corpus, clips=corpus.clips.assign(split=splits))
+
+
+def _run(data: str, epochs: int, step: str, system: str, change: dict, seed: int) -> pd.DataFrame:
+    torch.set_num_threads(1)
+    settings = cells.cell(system, SYSTEMS[system], data=data, seed=seed, epochs=epochs).settings()
+    scenes = SceneData.open(settings)
+    total = settings.recipe.epochs
+    every = max(1, total // POINTS) if step == "length" else total
+    recipe = replace(settings.recipe, eval_every=every, **change)
+    scenes = replace(scenes, corpus=held_out(scenes.corpus), recipe=recipe)
+    net = scenes.network(settings)
+    mark = fingerprint(scenes.waveforms.fingerprint, system, asdict(recipe), seed)
+    checkpoint = data_root() / "made" / "checkpoints" / f"tune-{mark}.safetensors"
+    history = scenes.train(net, seed, checkpoint)
+    judged = scenes.evaluate(net)
+    history = history.reindex(columns=["epoch", "loss", "test_rbf", "softmax"])
+    history.loc[history.index[-1], ["test_rbf", "softmax"]] = [
+        accuracy(judged["truth"], judged[name]) for name in ("rbf", "softmax")
+    ]
+    return (
+        history.rename(columns={"test_rbf": "held_out"})
+        .dropna(subset="held_out")
+        .assign(system=system, recipe=" ".join(map(str, change.values())), seed=seed)
+    )
+
+
+def tune(data: str, step: str, epochs: int = 0) -> pd.DataFrame:
+    """Run one of ``STEPS``, a run per core at a time: one row per point of each curve.
+
+    Columns: epoch, loss, held_out (the SVM's accuracy on the held-out places), softmax (the output
+    layer's, at the end), system, recipe, seed. Resumes what was interrupted.
+    """
+    if step not in STEPS:
+        raise unknown("step", step, STEPS)
+    systems, changes, seeds = STEPS[step]
+    parts = joblib.Parallel(n_jobs=cores())(
+        joblib.delayed(_run)(data, epochs, step, system, change, seed)
+        for system in systems
+        for change in changes
+        for seed in range(seeds)
+    )
+    return pd.concat(parts)
+
+
+def summary(points: pd.DataFrame) -> pd.DataFrame:
+    """What each recipe ended with, mean over seeds, and by how much it rose in the last fifth."""
+    rows = []
+    for (system, recipe), part in points.groupby(["system", "recipe"], sort=False):
+        last = part["epoch"].max()
+        ended = part[part["epoch"] == last]
+        before = part[part["epoch"] <= 0.8 * last].groupby("seed").tail(1)
+        rows.append(
+            {
+                "system": system,
+                "recipe": recipe,
+                "epochs": last,
+                "seeds": len(ended),
+                "loss": ended["loss"].mean(),
+                "held out": ended["held_out"].mean(),
+                "softmax": ended["softmax"].mean(),
+                "rise in the last fifth": ended["held_out"].mean() - before["held_out"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
