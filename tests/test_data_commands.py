@@ -73,8 +73,8 @@ def test_info_of_an_unfinished_store(tau):
     [
         (
             "nowhere",
-            "parameter 'data' is 'nowhere': choose one of fsdkaggle2019, tau2019, esc50, mini, "
-            "yamnet, the path of a folder of your own",
+            "parameter 'data' is 'nowhere': choose one of esc50, mini, tau2019, the path of a "
+            "folder of your own",
         ),
         (
             "tau2019",

@@ -85,6 +85,14 @@ class Made:
     def loss(self):
         return plots.loss(pd.DataFrame({"epoch": range(300), "loss": range(300), "fold": 1}))
 
+    def curves(self):
+        points = pd.DataFrame({"epoch": range(300), "held_out": RNG.random(300)})
+        return plots.curves(points.assign(system=self.labels[0], recipe=(self.labels * 300)[:300]))
+
+    def latents(self):
+        places = pd.DataFrame(RNG.random((3 * len(self.labels), 4)), columns=list("abcd"))
+        return plots.latents(places.assign(scene_label=self.labels * 3), list("abcd"))
+
     def tags_of(self):
         return plots.tags(
             {self.file: shares(len(self.tags))}, self.tags, {self.file: self.tags[:1]}
@@ -162,7 +170,7 @@ def cut_at(name: str, labels: int, tags: int, filters: int) -> list[str]:
         "distances": [(plots.ROWS, labels), (plots.COLUMNS, labels)],
         "by_head": [(plots.ROWS, labels), (plots.COLUMNS, filters // 2)],
     } | dict.fromkeys(
-        ("attention_by_scene", "timeline", "accuracies", "gains"), [(plots.ROWS, labels)]
+        ("attention_by_scene", "timeline", "accuracies", "gains", "latents"), [(plots.ROWS, labels)]
     )
     return [f"the {most} of {count} " for most, count in rows.get(name, []) if count > most]
 

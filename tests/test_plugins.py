@@ -400,5 +400,5 @@ def test_a_notebook_trains_plugins(mine, tmp_path):
     record = json.loads(path.read_text())
     assert record["system"] == record["parameters"]["fusion"] == "late"
     assert record["parameters"]["front_end"] == "bands" and record["parameters"]["epochs"] == 1
-    assert record["test"]["clips"] == 270 and len(record["history"]) == 1
+    assert record["test"]["clips"] == 180 and len(record["history"]) == 1
     assert (results / "mini" / "systems" / record["run"] / system.ABOUT).is_file()

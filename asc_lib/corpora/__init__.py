@@ -42,7 +42,7 @@ def resolved(data: str) -> str:
         return named.name
     if data.strip() and Path(data).expanduser().is_dir():
         return str(printable(Path(data).expanduser()).resolve())
-    raise unknown("data", data, [*DATA_SETS, FOLDER])
+    raise unknown("data", data, [*scene_data_sets(), FOLDER])
 
 
 def find(data: str) -> DataSet:

@@ -213,7 +213,7 @@ register(
         preset=Preset(
             "narrow",
             replace(SMALL_SCENE, epochs=90, eval_every=30),
-            replace(SMALL_TAGGER, crop=128, epochs=40),
+            replace(SMALL_TAGGER, crop=128, epochs=80),
             threads=1,
             tagger_threads=1,
         ),
