@@ -7,13 +7,12 @@ import zlib
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
 import typer
 from tqdm import tqdm
 from typer.core import TyperGroup
 
-from . import corpora, diagram, plots, settings, stats
+from . import corpora, diagram, plots, settings
 from .corpora import fetch, store
 from .files import (
     cores,
@@ -25,9 +24,8 @@ from .files import (
     write_text,
     written_whole,
 )
-from .runs import paper, readable, records, tables
-from .tags import sources, tagger_training
-from .tags.sources import open_tag_vectors
+from .runs import paper, readable, tables
+from .tags import sources
 from .use import export, system
 
 # What bad input, a full disk or a lost connection may raise here and in other libraries. A bug in
@@ -221,6 +219,8 @@ def tables_(
             readable.contrasts(results.contrasts),
             *printed,
         ]
+    if (folder / "tags_alone.csv").is_file():  # of `asc probe`
+        printed.append(pd.read_csv(folder / "tags_alone.csv", index_col=0, dtype=str))
     print(*(readable.markdown(table) for table in printed if len(table)), sep="\n\n")
 
 
@@ -237,44 +237,12 @@ def paper_() -> None:
 
 @app.command()
 def probe(data: Data = "mini") -> None:
-    """Tags alone, by a linear probe, for every source of tags, beside the baseline's records."""
-    corpus = corpora.with_scenes(data).scenes()
-    waveforms = store.pack(corpus)
-    test = corpus.rows("test")
-    found = {}
-    for source in ("true", "yamnet", "tagger"):
-        try:
-            vectors = open_tag_vectors(source, corpus, waveforms)
-        except ValueError as error:
-            print(f"{source}: {shown(str(error))}", file=sys.stderr)
-            continue
-        right = stats.linear_probe(
-            np.sqrt(vectors.clips),
-            corpus.targets(),
-            corpus.rows("train"),
-            test,
-            corpus.clips["location"],
-        )
-        low, high = stats.interval(right, corpus.clips["location"].iloc[test])
-        heard = tagger_training.on_scenes(corpus, vectors)
-        found[source] = {"accuracy": float(right.mean()), "interval": [low, high], "lwlrap": heard}
-    baseline = [
-        record["test"]["accuracy"]
-        for record in records.read_records(data)
-        if record["system"] == "baseline" and record["data"]["fingerprint"] == waveforms.fingerprint
-    ]
-    text = json.dumps(
-        {
-            "data": corpus.name,
-            "fingerprint": waveforms.fingerprint,
-            "chance": 1 / len(corpus.labels),
-            "tags_alone": found,
-            "baseline": baseline,
-        },
-        indent=1,
-    )
-    write_text(results_root() / corpora.find(data).name / "probe.json", text)
-    print(text)
+    """Tags alone, by a linear probe, for every source of tags: a table, tags_alone.csv."""
+    from .runs import probe  # what it needs takes a second to import
+
+    table = probe.tags_alone(data)
+    write_text(results_root() / corpora.find(data).name / "tags_alone.csv", table.to_csv())
+    print(readable.markdown(table))
 
 
 @app.command("tune")

@@ -1,17 +1,22 @@
 """Gates of the composed corpora: how far a scene is told by what is not an event."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from asc_lib import corpora
+from asc_lib.cli import app
 from asc_lib.corpora import esc50, mini, probes, soundscapes, store, tau2019
 from asc_lib.corpora.esc50 import RecordedSounds
 from asc_lib.corpora.mini import SynthesisedSounds
 from asc_lib.registry import ParameterError
+from asc_lib.runs import probe
 
 KINDS = {"esc50": (esc50.RECIPE, RecordedSounds), "mini": (mini.RECIPE, SynthesisedSounds)}
 
@@ -102,3 +107,19 @@ def test_low_peaks_of_real_recordings(tmp_path):
         right[character] = probes.named(peaks, corpus).mean()
     assert right[soundscapes.Recipe.character] - right[0.0] < 0.08
     assert right[1.0] - right[0.0] > 0.15
+
+
+def test_tags_alone_are_a_table(small_mini, monkeypatch, tmp_path):
+    monkeypatch.setenv("ASC_RESULTS", str(tmp_path))
+    monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))  # where there is no YAMNet
+    monkeypatch.delenv("ASC_YAMNET", raising=False)
+    data_set = replace(corpora.find("mini"), scenes=lambda: small_mini)
+    monkeypatch.setitem(corpora.DATA_SETS, "mini", data_set)
+    monkeypatch.setattr(probe, "SOURCES", ("true", "yamnet"))
+    done = CliRunner().invoke(app, ["probe", "--data", "mini"])
+    assert done.exit_code == 0 and "yamnet: " in done.stderr and "fetch yamnet" in done.stderr
+    (row,) = pd.read_csv(tmp_path / "mini" / "tags_alone.csv", dtype=str).to_dict("records")
+    assert row["source"] == "true" and row["tags"] == "20"
+    accuracy, low, high = map(float, re.findall(r"[\d.]+", row["accuracy % [95 %]"]))
+    assert low < accuracy < high and accuracy > 30
+    assert row["lwlrap on scenes [95 %]"].startswith("1.000") and float(row["chance lwlrap"]) < 0.5
