@@ -99,8 +99,7 @@ class Released(FrontEnd):
 
     stem_filters = 128  # of the strided convolution
     block_filters = (64, 64, 128, 128, 128, 128, 128)
-    last_conv = True  # of width 1, after attention and before pooling
-    padding = 3  # frames of it at each end
+    padding: int | None = 3  # of the last convolution, after attention; None: there is none
     memory_order = torch.contiguous_format
     code_width = 128
 
@@ -111,7 +110,7 @@ class Released(FrontEnd):
         widths = (self.stem_filters, *self.block_filters)
         self.blocks = nn.Sequential(*(ResidualBlock(i, o) for i, o in zip(widths, widths[1:])))
         self.last = nn.Identity()
-        if self.last_conv:
+        if self.padding is not None:
             self.last = nn.Sequential(
                 conv(self.filters, self.filters, 1, padding=self.padding),
                 nn.BatchNorm2d(self.filters),
@@ -135,7 +134,7 @@ class Table1(Released):
     """Table 1 as printed."""
 
     block_filters = (128,) * 7
-    last_conv = False
+    padding = None
     code_width = 64
     output_bias = True
 
