@@ -212,7 +212,7 @@ register(
         tags_version=2,
         preset=Preset(
             "narrow",
-            replace(SMALL_SCENE, epochs=90, eval_every=30),
+            replace(SMALL_SCENE, epochs=40, eval_every=10),
             replace(SMALL_TAGGER, crop=128, epochs=80),
             threads=1,
             tagger_threads=1,

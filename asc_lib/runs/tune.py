@@ -106,16 +106,18 @@ def summary(points: pd.DataFrame) -> pd.DataFrame:
         last = part["epoch"].max()
         ended = part[part["epoch"] == last]
         before = part[part["epoch"] <= 0.8 * last].groupby("seed").tail(1)
+        rise = ended["held_out"].mean() - before["held_out"].mean()
         rows.append(
             {
                 "system": system,
                 "recipe": recipe,
                 "epochs": last,
                 "seeds": len(ended),
-                "loss": ended["loss"].mean(),
-                "held out": ended["held_out"].mean(),
-                "softmax": ended["softmax"].mean(),
-                "rise in the last fifth": ended["held_out"].mean() - before["held_out"].mean(),
+                "loss": f"{ended['loss'].mean():.2f}",
+                "held out %": f"{100 * ended['held_out'].mean():.1f}",
+                "± over seeds": f"{100 * ended['held_out'].std():.1f}" if len(ended) > 1 else "",
+                "softmax %": f"{100 * ended['softmax'].mean():.1f}",
+                "rise in the last fifth": f"{100 * rise:+.1f}" if len(before) else "",
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).set_index("system")
