@@ -123,7 +123,9 @@ def info() -> None:
 def sweep_(
     what: Annotated[
         str,
-        typer.Argument(help="all, table2 to table5, main, systems, controls, taggers, or a system"),
+        typer.Argument(
+            help="all, table2 to table5, main, systems, first, controls, taggers, or a system"
+        ),
     ],
     more_seeds: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     data: Data = "mini",
@@ -135,19 +137,32 @@ def sweep_(
         str, typer.Option(help="tcp://HOST:PORT of a running Dask scheduler")
     ] = "",
     epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
+    tags: Annotated[str, typer.Option(help="where tags come from, as in notebooks 03 to 05")] = "",
+    tag_windows: Annotated[str, typer.Option(help="as in notebooks 03 to 05")] = "",
+    n_tags: Annotated[int | None, typer.Option(help="as in notebooks 03 to 05")] = None,
+    front_end: Annotated[str, typer.Option(help="as in notebooks 02 to 05")] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the papermill lines and run nothing")
     ] = False,
 ) -> None:
-    """Run notebooks through papermill on Dask; runs that have a record are skipped."""
+    """Run notebooks through papermill on Dask; runs that have a record are skipped.
+
+    Options that a notebook does not have are not given to it.
+    """
     from .runs import cells, sweep  # papermill and Dask take seconds; other commands need neither
 
+    given = {
+        "epochs": epochs or None,
+        "tags": tags or None,
+        "tag_windows": tag_windows or None,
+        "n_tags": n_tags,
+        "front_end": front_end or None,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
     chosen = [
         cell
         for seed in _whole_numbers("--seeds", " ".join([seeds, *(more_seeds or [])]))
-        for cell in cells.cells(
-            what, data=data, **({"epochs": epochs} if epochs else {}), seed=seed
-        )
+        for cell in cells.cells(what, data=data, **given, seed=seed)
     ]
     for cell in chosen:
         cell.settings()

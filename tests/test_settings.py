@@ -147,7 +147,7 @@ def test_every_published_cell_has_a_notebook():
     ]
     with pytest.raises(
         ValueError,
-        match="unknown sweep 'table9': choose one of main, systems, controls, taggers, all, table2",
+        match="unknown sweep 'table9': choose one of main, systems, first, controls, taggers, all",
     ):
         grid.cells("table9")
 
@@ -193,3 +193,15 @@ def test_a_dry_run_prints_lines_that_papermill_takes(tmp_path, monkeypatch):
         assert dict(zip(line[4::3], line[5::3])) == {
             name: str(value) for name, value in cell.parameters.items()
         }
+
+
+def test_a_sweep_gives_each_notebook_what_it_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.csv").write_text("filename,a,b\n")
+    cells = grid.cells("first", data="mini@0.5", tags="own.csv", n_tags=0, front_end="released")
+    assert [cell.notebook[:2] for cell in cells] == ["02", "05", "04", "05"]
+    assert "tags" not in cells[0].parameters and cells[0].parameters["front_end"] == "released"
+    assert {cell.parameters["tags"] for cell in cells[1:]} == {str(tmp_path / "own.csv")}
+    assert {cell.parameters["data"] for cell in cells} == {"mini@0.5"}
+    (true,) = [c for c in grid.cells("controls", tags="yamnet") if c.parameters["tags"] == "true"]
+    assert true.parameters["fusion"] == "combined_shared"  # a control keeps its own source

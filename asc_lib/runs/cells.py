@@ -16,6 +16,7 @@ from ..files import REPOSITORY
 from ..fusion import FUSIONS, SIZES
 from ..registry import load_plugins
 from ..settings import NOTEBOOKS, Settings, check
+from ..tags import sources
 from ..tags.sources import CONTROLS, open_tag_vectors
 from ..tags.tag_data import SUPERVISION
 from . import records
@@ -67,17 +68,19 @@ class Cell:
 
 
 def cell(system: str, parameters: dict[str, int | str], **others: int | str) -> Cell:
-    """The cell of a system: a fusion's name, or "tagger"."""
+    """The cell of a system: a fusion's name, or "tagger"; ``others`` that its notebook has."""
     notebook = TAGGER if system == "tagger" else FUSIONS.find(system).notebook
-    chosen = {"fusion": system} if "fusion" in NOTEBOOKS[notebook] else {}
-    return Cell(notebook, others | chosen | parameters)
+    names = NOTEBOOKS[notebook]
+    chosen = {"fusion": system} if "fusion" in names else {}
+    return Cell(notebook, {k: v for k, v in others.items() if k in names} | chosen | parameters)
 
 
 def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
     """What can be swept, by name: systems with their parameters.
 
-    "main": the paper's best cells and the baseline; "systems": one of each; "controls"; "table2" to
-    "table5"; "all" 56; the three "taggers"; and each system by its own name.
+    "main": the paper's best cells and the baseline; "systems": one of each; "first": tags alone,
+    baseline, attention, combined; "controls"; "table2" to "table5"; "all" 56; the three "taggers";
+    and each system by its own name.
     """
     load_plugins()
     paper = {name: entry for name, entry in FUSIONS.items() if entry.table}
@@ -90,6 +93,9 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
     return {
         "main": [(name, sizes) for name, entry in paper.items() for sizes in entry.main],
         "systems": [(name, best[name]) for name in paper],
+        "first": [
+            (name, best[name]) for name in ("baseline", "tags_only", "attention", "combined_shared")
+        ],
         "controls": [
             (name, best[name] | ({} if tags == "tagger" else {"tags": tags}))
             for name, tags in CONTROL_CELLS
@@ -109,8 +115,9 @@ def cells(name: str, **others: int | str) -> list[Cell]:
     chosen = sweeps()
     if name not in chosen:
         raise ValueError(f"unknown sweep '{name}': choose one of {', '.join(chosen)}")
-    if "data" in others:  # a worker may run in another folder
-        others["data"] = corpora.resolved(others["data"])
+    for known, resolved in (("data", corpora.resolved), ("tags", sources.resolved)):
+        if known in others:  # a worker may run in another folder
+            others[known] = resolved(others[known])
     return [cell(system, parameters, **others) for system, parameters in chosen[name]]
 
 

@@ -52,7 +52,10 @@ def roots() -> dict[str, str]:
     return {
         "ASC_DATA": str(data_root()),
         "ASC_RESULTS": str(results_root()),
-        **{name: os.pathsep.join(map(str, named(name))) for name in ("ASC_ESC50", "ASC_PLUGINS")},
+        **{
+            name: os.pathsep.join(map(str, named(name)))
+            for name in ("ASC_ESC50", "ASC_PLUGINS", "ASC_YAMNET")
+        },
     }
 
 
@@ -181,10 +184,18 @@ def sweep(cells: list[Cell], client: Client) -> list[Outcome]:
     """
     folders = roots()
     print("naming the runs, after making missing data and tag vectors", flush=True)
-    named = _result(client.submit(jobs, cells, folders, pure=False))
-    waiting = [job for job in named if not job.record.exists()]
-    print(f"{len(named) - len(waiting)} of {len(named)} done before", flush=True)
-    return dispatch(waiting, client, folders)
+    groups = [
+        [cell for cell in cells if bool(cell.settings().tags) == with_tags]
+        for with_tags in (False, True)
+    ]
+    naming = [client.submit(jobs, group, folders, pure=False) for group in groups if group]
+    failed = []
+    for future in naming:  # what reads no tags first: it does not wait for them
+        named = _result(future)
+        waiting = [job for job in named if not job.record.exists()]
+        print(f"{len(named) - len(waiting)} of {len(named)} done before", flush=True)
+        failed += dispatch(waiting, client, folders)
+    return failed
 
 
 def dispatch(waiting: list[Job], client: Client, folders: dict[str, str]) -> list[Outcome]:

@@ -16,9 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "02_baseline.ipynb"
-RELEASED = dict(
-    stem=128, blocks=(64, 64, 128, 128, 128, 128, 128), padding=3, code=128, bias=False
-)
+RELEASED = dict(stem=128, blocks=(64, 64, 128, 128, 128, 128, 128), padding=3, code=128, bias=False)
 
 
 def of_notebook_02() -> dict:
