@@ -10,14 +10,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import papermill
 import torch
-from dask.distributed import CancelledError, Client, Nanny, Scheduler, SpecCluster, as_completed
+from dask.distributed import (
+    CancelledError,
+    Client,
+    Future,
+    Nanny,
+    Scheduler,
+    SpecCluster,
+    as_completed,
+)
 from filelock import FileLock
 
 from ..files import cores, data_root, first_line, named, results_root, shown
@@ -189,32 +197,48 @@ def sweep(cells: list[Cell], client: Client) -> list[Outcome]:
         for with_tags in (False, True)
     ]
     naming = [client.submit(jobs, group, folders, pure=False) for group in groups if group]
-    failed = []
-    for future in naming:  # what reads no tags first: it does not wait for them
-        named = _result(future)
-        waiting = [job for job in named if not job.record.exists()]
-        print(f"{len(named) - len(waiting)} of {len(named)} done before", flush=True)
-        failed += dispatch(waiting, client, folders)
-    return failed
+    return dispatch([], client, folders, naming)
 
 
-def dispatch(waiting: list[Job], client: Client, folders: dict[str, str]) -> list[Outcome]:
+def dispatch(
+    waiting: list[Job], client: Client, folders: dict[str, str], naming: Sequence[Future] = ()
+) -> list[Outcome]:
     """Execute jobs on a cluster's workers; return those that failed. Prints one line per job.
 
-    A job whose worker dies goes to another one, three times at most. Raises RuntimeError when the
-    scheduler is lost.
+    More jobs come from ``naming``: futures of ``jobs``. A job whose worker dies goes to another
+    one, three times at most. Raises RuntimeError when the scheduler is lost, and at the end what
+    naming has raised.
     """
-    futures = {client.submit(execute, job, folders, pure=False): job for job in waiting}
+    futures: dict[Future, Job] = {}
+    coming = as_completed(naming)
+    wrong = []
+
+    def submit(waiting: list[Job]) -> None:
+        new = {client.submit(execute, job, folders, pure=False): job for job in waiting}
+        futures.update(new)
+        coming.update(new)
+
+    submit(waiting)
     ended: list[Outcome] = []
-    for future in as_completed(futures):
+    for future in coming:
         try:
             outcome = _result(future)
         except RuntimeError:
             raise
-        except Exception as error:  # the worker died again and again
-            outcome = Outcome(futures[future], 0.0, first_line(error))
+        except Exception as error:
+            if future in naming:
+                wrong.append(error)
+                continue
+            outcome = Outcome(futures[future], 0.0, first_line(error))  # its worker died thrice
+        if future in naming:
+            left = [job for job in outcome if not job.record.exists()]
+            print(f"{len(outcome) - len(left)} of {len(outcome)} done before", flush=True)
+            submit(left)
+            continue
         ended.append(outcome)
-        _report(outcome, ended, len(waiting), len(client.nthreads()))
+        _report(outcome, ended, len(futures), len(client.nthreads()))
+    if wrong:
+        raise wrong[0]
     return [outcome for outcome in ended if outcome.error]
 
 
