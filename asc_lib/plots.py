@@ -229,7 +229,7 @@ def tags(vectors: dict[str, np.ndarray], names: list[str], present: dict[str, se
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> Figure:
-    """Confusion matrix, in percent of the clips of each true scene."""
+    """Confusion matrix: numbers of clips, coloured by their share of the true scene."""
     counts = pd.crosstab(np.take(labels, truth), np.take(labels, predicted)).reindex(
         index=labels, columns=labels, fill_value=0
     )
@@ -243,8 +243,8 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> Fi
         "% of the clips of the true scene",
         vmin=0,
         vmax=100,
-        annot=len(shown) <= NUMBERS,
-        fmt=".0f",
+        annot=counts.loc[shown.index, shown.index] if len(shown) <= NUMBERS else False,
+        fmt="d",
     )
     plt.setp(axis.get_xticklabels(), rotation=45, ha="right")
     axis.set(xlabel="predicted", ylabel="true")

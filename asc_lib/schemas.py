@@ -71,6 +71,7 @@ class Figures(BaseModel):
     clips: Count
     locations: Count
     accuracy: Share
+    balanced_accuracy: Share | None = None  # not in older records
     interval: Bounds
     accuracy_by_kernel: dict[Name, Share]
     accuracy_softmax: Share

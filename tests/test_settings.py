@@ -1,6 +1,7 @@
 """Parameters: what is refused, in which words; defaults; names of runs; the sweep's cells."""
 
 import shlex
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from asc_lib.cli import app
 from asc_lib.registry import ParameterError
 from asc_lib.runs import cells as grid
 from asc_lib.runs import records
+from asc_lib.scenes import SceneData
 from asc_lib.settings import Given, check
 from asc_lib.tags.sources import open_tag_vectors
 from asc_lib.tags.windows import TagVectors
@@ -205,3 +207,16 @@ def test_a_sweep_gives_each_notebook_what_it_has(tmp_path, monkeypatch):
     assert {cell.parameters["data"] for cell in cells} == {"mini@0.5"}
     (true,) = [c for c in grid.cells("controls", tags="yamnet") if c.parameters["tags"] == "true"]
     assert true.parameters["fusion"] == "combined_shared"  # a control keeps its own source
+
+
+@pytest.mark.parametrize("tags", [{}, {"tags": "true", "n_tags": 3}, {"tags": "true", "n_tags": 0}])
+def test_a_sweep_waits_for_the_record_that_its_notebook_leaves(
+    tags, small_mini, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path))
+    data_set = replace(corpora.find("mini"), scenes=lambda: small_mini)
+    monkeypatch.setitem(corpora.DATA_SETS, "mini", data_set)
+    (cell,) = grid.cells("attention" if tags else "baseline", data="mini", seed=1, **tags)
+    scenes = SceneData.open(cell.settings())
+    left = records.scene_run(cell.settings(), scenes.waveforms, scenes.vectors)
+    assert grid.run_names([cell]) == [left]

@@ -139,6 +139,10 @@ def run_names(chosen: list[Cell]) -> list[str]:
             names.append(records.tagger_run(settings, corpora.find(settings.data).tagger_clips()))
         else:
             seed = settings.seed if settings.tags == "shuffled" else 0
-            tags = vectors(settings.data, settings.tags, seed) if settings.tags else None
-            names.append(records.scene_run(settings, scenes(settings.data)[1], tags))
+            corpus, waveforms = scenes(settings.data)
+            tags = None
+            if settings.tags:
+                tags = vectors(settings.data, settings.tags, seed)
+                tags = tags.kept(settings.n_tags, corpus.rows("train"))
+            names.append(records.scene_run(settings, waveforms, tags))
     return names

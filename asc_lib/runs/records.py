@@ -94,8 +94,9 @@ def summary(evaluated: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
     """Figures on both test sets.
 
     ``accuracy``: last epoch, kernel fixed beforehand, nothing chosen on test clips; ``interval``:
-    95 %, bootstrap over locations. ``accuracy_paper_protocol``: the best of the evaluated epochs
-    and both kernels, chosen on these clips.
+    95 %, bootstrap over locations; ``balanced_accuracy``: the mean over scenes.
+    ``accuracy_paper_protocol``: the best of the evaluated epochs and both kernels, chosen on these
+    clips.
     """
     found = {}
     epochs = pd.concat([history, pd.DataFrame([accuracies(evaluated)])])
@@ -106,6 +107,9 @@ def summary(evaluated: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
             "clips": len(part),
             "locations": part["location"].nunique(),
             "accuracy": float(correct.mean()),
+            "balanced_accuracy": float(
+                pd.Series(correct).groupby(list(part["truth"])).mean().mean()
+            ),
             "interval": interval(correct, part["location"]),
             "accuracy_by_kernel": {k: accuracy(part["truth"], part[k]) for k in KERNELS},
             "accuracy_softmax": accuracy(part["truth"], part["softmax"]),
@@ -127,6 +131,7 @@ def figures(record: dict) -> pd.DataFrame:
             f"accuracy %, SVM with {found['kernel']} kernel [95 %]": (
                 f"{100 * found['accuracy']:.1f} [{low:.1f}, {high:.1f}]"
             ),
+            "balanced accuracy": f"{100 * found['balanced_accuracy']:.1f}",
             "softmax of the network": f"{100 * found['accuracy_softmax']:.1f}",
             f"best on test, of {found['choices']} choices": (
                 f"{100 * found['accuracy_paper_protocol']:.1f}"
