@@ -28,20 +28,34 @@ def scene_data_sets() -> list[str]:
 def resolved(data: str) -> str:
     """What a user typed as a data set: its name, or its folder's absolute path.
 
-    Raises ParameterError.
+    ``@`` and a word behind either name a variant (``DataSet.variant``). Raises ParameterError.
     """
-    load_plugins()
-    if data in DATA_SETS:
-        return data
-    if data.strip() and Path(data).expanduser().is_dir():
-        return str(printable(Path(data).expanduser()).resolve())
-    raise unknown("data", data, [*DATA_SETS, FOLDER])
+    return _found(data)[0]
 
 
 def find(data: str) -> DataSet:
     """The data set of this name, or the custom one in this folder. Raises ParameterError."""
-    data = resolved(data)
-    return DATA_SETS[data] if data in DATA_SETS else custom(Path(data))
+    return _found(data)[1]
+
+
+def _found(data: str) -> tuple[str, DataSet]:
+    load_plugins()
+    if data in DATA_SETS:
+        return data, DATA_SETS[data]
+    if data.strip() and Path(data).expanduser().is_dir():
+        folder = printable(Path(data).expanduser()).resolve()
+        return str(folder), custom(folder)
+    base, _, word = data.rpartition("@")
+    if base:
+        base, whole = _found(base)
+        if whole.variant:
+            return f"{base}@{word}", whole.variant(word)
+    raise unknown("data", data, [*DATA_SETS, FOLDER])
+
+
+def folds(data: str, number: int) -> list[str]:
+    """The folds of a custom data set, as data sets: each clip is in the test of one of them."""
+    return [f"{resolved(data)}@fold{fold}of{number}" for fold in range(1, number + 1)]
 
 
 def with_scenes(data: str) -> DataSet:
@@ -53,5 +67,5 @@ def with_scenes(data: str) -> DataSet:
 
 
 def by_name(name: str) -> DataSet:
-    """The data set of this name; for a custom one TAU 2019, whose preset and tagger it shares."""
-    return DATA_SETS.get(name, DATA_SETS["tau2019"])
+    """The data set of this name, of which a custom one has no more than the preset here."""
+    return DATA_SETS.get(name.partition("@")[0]) or custom(Path(name))
