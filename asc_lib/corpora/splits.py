@@ -49,7 +49,7 @@ def parted(clips: pd.DataFrame, shares: Sequence[float], what: str) -> pd.Series
         found = _solved(kinds, sizes, shares, weight=0)  # any parts at all, by a full search
     if found.x is None:
         keep = list(range(len(table.columns)))
-        for label in range(len(table.columns)):  # what is left once each that can go is gone
+        for label in reversed(keep):  # without each of those that can go
             rest = [k for k in keep if k != label]
             if rest and _solved(kinds[:, rest], sizes, shares, weight=0).x is None:
                 keep = rest

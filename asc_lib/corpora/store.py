@@ -101,7 +101,10 @@ def _write(corpus: SceneCorpus, path: Path, index: Path) -> None:
     paths = [corpus.root / filename for filename in corpus.clips["filename"]]
     if not paths:
         raise CorpusError(f"{corpus.root / 'meta.csv'} lists no clip")
-    samples = corpus.samples or audio.usual_length(list(map(audio.length, paths)))
+    samples = corpus.samples
+    if not samples:  # the first clip's, which may be a sample off whole seconds
+        first = audio.read(paths[0], RATE, CHANNELS)
+        samples = audio.fitted(first, RATE * round(first.shape[1] / RATE)).shape[1]
 
     def pack_clip(put: Put, row: int) -> None:
         path, window = audio.window_of(paths[row])
