@@ -15,7 +15,7 @@ from tqdm import tqdm
 from typer.core import TyperGroup
 
 from . import corpora, diagram, plots, settings, stats
-from .corpora import fetch, store
+from .corpora import fetch, store, yamnet
 from .corpora.custom import write_split
 from .files import (
     cores,
@@ -104,6 +104,10 @@ def check(
     wrong = sum(finding.fatal for finding in findings)
     print(f"{wrong} wrong, {len(findings) - wrong} to note{'' if all_ else ' (--all lists each)'}")
     if not wrong and data_set.scenes:
+        try:
+            yamnet.model()
+        except corpora.CorpusError as error:
+            print(shown(f"for tags='yamnet': {error}"))
         print(f"next: asc sweep baseline --data {shlex.quote(data)}")
     raise typer.Exit(1 if wrong else 0)
 

@@ -130,8 +130,8 @@ def _resolved(settings: Settings) -> Settings:
     tagging = settings.notebook == "01_tagger"
     if tagging:
         _one_of("data", settings.data, corpora.scene_data_sets())
+    preset = corpora.with_scenes(settings.data).preset
     data = corpora.resolved(settings.data)
-    preset = corpora.with_scenes(data).preset
     new: dict[str, object] = {
         "data": data,
         "epochs": settings.epochs or (preset.tagger if tagging else preset.scene).epochs,

@@ -74,8 +74,7 @@ def test_info_of_an_unfinished_store(tau):
     [
         (
             "nowhere",
-            "parameter 'data' is 'nowhere': choose one of yamnet, fsdkaggle2019, macs, tau2019, "
-            "esc50, mini, the path of a folder of your own",
+            "parameter 'data' is 'nowhere': choose one of",
         ),
         (
             "tau2019",

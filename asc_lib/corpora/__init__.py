@@ -5,6 +5,7 @@ Every module of this folder is imported here, so a new data set is one new file.
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..files import printable
@@ -30,15 +31,15 @@ def resolved(data: str) -> str:
 
     ``@`` and a word behind either name a variant (``DataSet.variant``). Raises ParameterError.
     """
-    return _found(data)[0]
+    return _found(data, DATA_SETS)[0]
 
 
 def find(data: str) -> DataSet:
     """The data set of this name, or the custom one in this folder. Raises ParameterError."""
-    return _found(data)[1]
+    return _found(data, DATA_SETS)[1]
 
 
-def _found(data: str) -> tuple[str, DataSet]:
+def _found(data: str, choice: Iterable[str]) -> tuple[str, DataSet]:
     load_plugins()
     if data in DATA_SETS:
         return data, DATA_SETS[data]
@@ -47,10 +48,10 @@ def _found(data: str) -> tuple[str, DataSet]:
         return str(folder), custom(folder)
     base, _, word = data.rpartition("@")
     if base:
-        base, whole = _found(base)
+        base, whole = _found(base, choice)
         if whole.variant:
             return f"{base}@{word}", whole.variant(word)
-    raise unknown("data", data, [*DATA_SETS, FOLDER])
+    raise unknown("data", data, [*choice, FOLDER])
 
 
 def folds(data: str, number: int) -> list[str]:
@@ -60,7 +61,7 @@ def folds(data: str, number: int) -> list[str]:
 
 def with_scenes(data: str) -> DataSet:
     """The same, where it has scenes. Raises ParameterError."""
-    found = find(data)
+    found = _found(data, scene_data_sets())[1]
     if not found.scenes:
         raise unknown("data", data, [*scene_data_sets(), FOLDER])
     return found

@@ -10,7 +10,7 @@ import torch
 from ..files import cores, write_text
 from ..recipes import SMALL_SCENE, Preset
 from ..registry import ParameterError
-from . import audio, checks, yamnet
+from . import audio, checks
 from .data_set import COLUMNS, FULL_SIZE, CorpusError, DataSet, Finding, SceneCorpus, fault
 from .splits import fold_split, made_split
 
@@ -251,10 +251,6 @@ def check(
             *findings,
             Finding(file, f"has no split: {error}"),
         ]
-    try:
-        yamnet.model()
-    except CorpusError as error:
-        findings.append(Finding("tags='yamnet':", str(error), fatal=False))
     return _summary(clips), findings + _lacking(file, clips)
 
 
