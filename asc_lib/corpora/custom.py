@@ -242,15 +242,11 @@ def check(
             clips = _folded(clips, fold)
         elif "split" not in clips:
             clips["split"] = made_split(clips)
-            made = (
-                f"has no column split: one like this is made, `asc data split {folder}` writes it"
-            )
+            made = "has no column split: this one is made; `asc data split` writes it"
             findings.append(Finding(file, made, fatal=False))
     except CorpusError as error:
-        return _summary(clips.assign(split="any")), [
-            *findings,
-            Finding(file, f"has no split: {error}"),
-        ]
+        findings.append(Finding(file, f"has no column split, and {error}"))
+        return _summary(clips.assign(split="")), findings
     return _summary(clips), findings + _lacking(file, clips)
 
 
