@@ -1,6 +1,7 @@
 """The commands of ``asc``: data, tags, sweep, tables, paper, probe, tune, predict, export."""
 
 import json
+import shlex
 import sys
 import zipfile
 import zlib
@@ -13,7 +14,8 @@ from tqdm import tqdm
 from typer.core import TyperGroup
 
 from . import corpora, diagram, plots, settings
-from .corpora import fetch, store
+from .corpora import fetch, store, yamnet
+from .corpora.custom import write_split
 from .files import (
     cores,
     data_root,
@@ -80,15 +82,38 @@ def fetch_(
 
 
 @data_app.command()
-def check(data: Name) -> None:
-    """Find everything that is wrong with a data set; the exit code is 1 if anything is."""
-    counts, findings = corpora.find(data).check()
-    print(counts.to_string(index=False, na_rep="-"), end="\n\n")
+def check(
+    data: Name,
+    all_: Annotated[bool, typer.Option("--all", help="list every file, not counts")] = False,
+) -> None:
+    """Find what is in a data set, and what is wrong; exit code 1 if a run would fail."""
+    data_set = corpora.find(data)
+    counts, findings = data_set.check()
+    print(counts.to_string(index=False, na_rep="-", formatters={"label": shown}), end="\n\n")
+    kinds: dict[tuple, list[str]] = {}
     for finding in findings:
-        print(shown(f"{'wrong' if finding.fatal else 'note '}  {finding.file} {finding.what}"))
+        key = finding if all_ else (finding.fatal, finding.kind)
+        kinds.setdefault(key, []).append(finding)
+    for first, *more in kinds.values():
+        what = f"{first.file} {first.what}"
+        if more:
+            what = f"{1 + len(more)} files, the first {first.file}: each {first.kind}"
+        print(shown(f"{'wrong' if first.fatal else 'note '}  {what}"))
     wrong = sum(finding.fatal for finding in findings)
-    print(f"{wrong} wrong, {len(findings) - wrong} to note")
+    print(f"{wrong} wrong, {len(findings) - wrong} to note{'' if all_ else ' (--all lists each)'}")
+    if not wrong and data_set.scenes:
+        try:
+            yamnet.model()
+        except corpora.CorpusError as error:
+            print(shown(f"for tags='yamnet': {error}"))
+        print(f"next: asc sweep baseline --data {shlex.quote(data)}")
     raise typer.Exit(1 if wrong else 0)
+
+
+@data_app.command()
+def split(folder: Annotated[Path, typer.Argument(help="with a table that has no split")]) -> None:
+    """Write a split of a folder of your own beside its table, for all runs to come."""
+    write_split(folder)
 
 
 @data_app.command()

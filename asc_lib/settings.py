@@ -4,7 +4,6 @@ import difflib
 import types
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pydantic
@@ -129,10 +128,10 @@ def _one_of(name: str, value: str, valid: Sequence[str]) -> None:
 
 def _resolved(settings: Settings) -> Settings:
     tagging = settings.notebook == "01_tagger"
+    if tagging:
+        _one_of("data", settings.data, corpora.scene_data_sets())
+    preset = corpora.with_scenes(settings.data).preset
     data = corpora.resolved(settings.data)
-    if tagging and Path(data).is_dir():
-        raise unknown("data", settings.data, corpora.scene_data_sets())
-    preset = corpora.with_scenes(data).preset
     new: dict[str, object] = {
         "data": data,
         "epochs": settings.epochs or (preset.tagger if tagging else preset.scene).epochs,

@@ -11,7 +11,9 @@ from helpers import NOTEBOOKS, papermill, words
 
 from asc_lib import corpora
 from asc_lib.corpora import audio, store
+from asc_lib.registry import ParameterError
 from asc_lib.runs import records
+from asc_lib.tags import sources
 
 FORMATS = (("wav", 44_100, 1), ("flac", 48_000, 2), ("ogg", 16_000, 1), ("mp3", 44_100, 2))
 
@@ -107,16 +109,58 @@ def test_every_conversion_is_noted(folder):
     soundfile.write(folder / "sound/clip 4.wav", 0.1 * np.ones((8 * 48_000, 2)), 48_000)
     soundfile.write(folder / "sound/clip 8.wav", 0.1 * np.ones((48_000, 2)), 48_000)
     counts, findings = corpora.find(str(folder)).check()
-    assert counts["rows"].tolist() == [40] and not any(finding.fatal for finding in findings)
-    notes = {finding.what for finding in findings}
+    assert counts["clips"].tolist()[-1] == 43 and not any(finding.fatal for finding in findings)
+    notes = {finding.what for finding in findings if finding.file.startswith("sound/")}
     assert notes == {
         "is resampled from 44100 Hz to 48000 Hz",
         "is resampled from 16000 Hz to 48000 Hz",
         "is mono: its channel is used twice",
         "is not stereo: the mean of its 6 channels is used twice",
-        "is 8 s long: cut to 2 s",
+        "is 8 s long: cut into 4 windows of 2 s",
         "is 1 s long: repeated to 2 s",
     }
+
+
+def test_a_long_recording_is_several_clips_of_one_place(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
+    steps = np.repeat([0.1, 0.2, 0.3], 2 * 48_000)
+    soundfile.write(folder / "sound/clip 4.wav", np.r_[steps, np.zeros(24_000)], 48_000)
+    corpus = corpora.find(str(folder)).scenes()
+    windows = corpus.clips[corpus.clips["filename"].str.startswith("sound/clip 4.wav")]
+    assert windows["filename"].tolist() == [f"sound/clip 4.wav#{k}" for k in (1, 2, 3)]
+    assert set(windows["location"]) == {"place-1"} and windows["split"].nunique() == 1
+    packed = store.pack(corpus).waveforms
+    assert packed.shape == (42, 2, 96_000)
+    for row, level in zip(windows.index, (0.1, 0.2, 0.3)):
+        assert (np.abs(packed[row] - level * 2**15) < 2).all()
+    tags = pd.DataFrame({"filename": pd.read_csv(folder / "labels.csv")["filename"], "Low": 0.5})
+    tags.loc[tags["filename"] == "sound/clip 4.wav", "Low"] = 0.25
+    tags.to_csv(tmp_path / "tags.csv", index=False)
+    values = sources.open_tag_vectors(str(tmp_path / "tags.csv"), corpus, None).clips[:, 0]
+    assert (values[windows.index] == 0.25).all() and (values == 0.25).sum() == 3
+
+
+def test_folds_and_lengths_are_variants(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
+    names = corpora.folds(str(folder), 5)
+    parts = [corpora.find(name).scenes() for name in names]
+    assert names[1] == f"{folder}@fold2of5" and parts[1].name == "own_my_scénes@fold2of5"
+    tested = pd.concat([part.clips[part.clips["split"] == "test"] for part in parts])
+    assert sorted(tested["filename"]) == sorted(parts[0].clips["filename"])
+    assert (tested.groupby("location").size() == 4).all() and not (folder / "split.csv").exists()
+    assert len({part.fingerprint for part in parts}) == 5
+    assert len({store.folder(part) for part in parts}) == 1  # one store for all
+    short = corpora.find(f"{folder}@1s@fold1of2").scenes()
+    assert len(short.clips) == 80 and store.pack(short).samples == 48_000
+    for word in ("fold0of5", "fold6of5", "fold1of1", "0.5s", "x", "", "fold1of2@1s", "1s@2s"):
+        with pytest.raises(ParameterError, match="parameter 'data'"):
+            corpora.find(f"{folder}@{word}")
+
+
+def test_what_makes_no_folds_is_told_by_the_check(folder):
+    _, findings = corpora.find(f"{folder}@fold1of20").check()
+    assert "there are 10 locations: too few for 20 folds" in findings[-1].what
+    assert findings[-1].fatal
 
 
 def with_sound(samples, rate=48_000):

@@ -36,10 +36,11 @@ def test_check_lists_everything_and_fails(tau):
         and f"wrong  {second} is missing" in out
     )
     assert f"note   {tau / 'audio' / 'stray.wav'} is not in any table" in out
-    assert "meta.csv has 190 rows, officially 14400" in out
+    assert "note   " in out and "meta.csv is partial: it has 190 rows, officially 14400" in out
     assert ["tau2019/meta.csv", "190", "14400"] in [line.split() for line in out.splitlines()]
     assert (
-        out.splitlines()[-1].endswith("wrong, 1 to note") and "480000" in out
+        out.splitlines()[-1].endswith("wrong, 4 to note (--all lists each)")
+        and "each has … samples, expected 480000" in out
     )  # these clips are too short as well
 
 
@@ -73,8 +74,7 @@ def test_info_of_an_unfinished_store(tau):
     [
         (
             "nowhere",
-            "parameter 'data' is 'nowhere': choose one of esc50, mini, tau2019, the path of a "
-            "folder of your own",
+            "parameter 'data' is 'nowhere': choose one of",
         ),
         (
             "tau2019",
@@ -109,11 +109,19 @@ def test_a_custom_folder(tmp_path, monkeypatch):
         "filename,label\n" + "".join(f"{k}.flac,{'ab'[k % 2]}\n" for k in range(36))
     )
     code, out = asc("check", root)
-    assert (
-        code == 0 and out.count("is resampled from 44100 Hz") == 36 and "0 wrong, 72 to note" in out
-    )
+    assert code == 0 and "36 files, the first 0.flac: each is resampled from 44100 Hz" in out
+    assert "36 clips of 1 s from recordings of 44.1 kHz (36)" in out and "0 wrong" in out
+    assert out.splitlines()[-1] == f"next: asc sweep baseline --data {root}"
+    total = out.splitlines()[3].split()  # clips and places in all, in train, in test; minutes
+    assert total == ["all", "36", "36", "28", "28", "8", "8", "0.6"]
+    assert asc("check", root, "--all")[1].count("is resampled from 44100 Hz") == 36
+    assert not (root / "split.csv").exists()
+    code, out = asc("split", root)
+    assert code == 0 and (root / "split.csv").is_file()
+    code, out = asc("split", root)
+    assert code == 1 and "split.csv has a split already: it is used" in out
     code, out = asc("pack", root)
-    assert code == 0 and "36 clips of 1 s" in out and (root / "split.csv").is_file()
+    assert code == 0 and "36 clips of 1 s" in out
 
 
 def test_a_data_set_without_scenes(tmp_path, monkeypatch):

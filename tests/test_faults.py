@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 import asc_lib
 from asc_lib import cli, corpora, files, settings
 from asc_lib.corpora import audio, checks, store
-from asc_lib.corpora.custom import made_split
 from asc_lib.corpora.data_set import COLUMNS, SceneCorpus
+from asc_lib.corpora.splits import made_split
 from asc_lib.registry import ParameterError
 from asc_lib.runs import readable, records, sweep, tables
 from asc_lib.tags import sources

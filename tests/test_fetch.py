@@ -459,7 +459,7 @@ def test_the_command_says_one_line(host, tmp_path, monkeypatch, waits):
     host.tricks[listed[0].name] = [(403,)]
     for arguments, message in (
         (["tau2019"], "the host answers 403 Forbidden"),
-        (["mini"], "'mini' cannot be downloaded: choose one of fsdkaggle2019, tau2019, esc50"),
+        (["mini"], "'mini' cannot be downloaded: choose one of fsdkaggle2019, macs, tau2019"),
     ):
         done = run(cli.app, ["data", "fetch", *arguments])
         assert (

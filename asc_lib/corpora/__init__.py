@@ -5,6 +5,7 @@ Every module of this folder is imported here, so a new data set is one new file.
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..files import printable
@@ -25,40 +26,48 @@ def scene_data_sets() -> list[str]:
     return sorted(name for name, data_set in DATA_SETS.items() if data_set.scenes)
 
 
-def _named(data: str) -> DataSet | None:
-    base, at, variant = data.rpartition("@")
-    if at and base in DATA_SETS and DATA_SETS[base].variant:
-        return DATA_SETS[base].variant(variant)
-    return DATA_SETS.get(data)
-
-
 def resolved(data: str) -> str:
     """What a user typed as a data set: its name, or its folder's absolute path.
 
-    Raises ParameterError.
+    ``@`` and a word behind either name a variant (``DataSet.variant``). Raises ParameterError.
     """
-    load_plugins()
-    if named := _named(data):
-        return named.name
-    if data.strip() and Path(data).expanduser().is_dir():
-        return str(printable(Path(data).expanduser()).resolve())
-    raise unknown("data", data, [*scene_data_sets(), FOLDER])
+    return _found(data, DATA_SETS)[0]
 
 
 def find(data: str) -> DataSet:
     """The data set of this name, or the custom one in this folder. Raises ParameterError."""
-    data = resolved(data)
-    return _named(data) or custom(Path(data))
+    return _found(data, DATA_SETS)[1]
+
+
+def _found(data: str, choice: Iterable[str]) -> tuple[str, DataSet]:
+    load_plugins()
+    if data in DATA_SETS:
+        return data, DATA_SETS[data]
+    if data.strip() and Path(data).expanduser().is_dir():
+        folder = printable(Path(data).expanduser()).resolve()
+        return str(folder), custom(folder)
+    base, _, word = data.rpartition("@")
+    if base:
+        base, whole = _found(base, choice)
+        if whole.variant:
+            made = whole.variant(word)
+            return made.name if base in DATA_SETS else f"{base}@{word}", made
+    raise unknown("data", data, [*choice, FOLDER])
+
+
+def folds(data: str, number: int) -> list[str]:
+    """The folds of a custom data set, as data sets: each clip is in the test of one of them."""
+    return [f"{resolved(data)}@fold{fold}of{number}" for fold in range(1, number + 1)]
 
 
 def with_scenes(data: str) -> DataSet:
     """The same, where it has scenes. Raises ParameterError."""
-    found = find(data)
+    found = _found(data, scene_data_sets())[1]
     if not found.scenes:
         raise unknown("data", data, [*scene_data_sets(), FOLDER])
     return found
 
 
 def by_name(name: str) -> DataSet:
-    """The data set of this name; for a custom one TAU 2019, whose preset and tagger it shares."""
-    return _named(name) or DATA_SETS["tau2019"]
+    """The data set of this name, of which a custom one has no more than the preset here."""
+    return DATA_SETS.get(name.partition("@")[0]) or custom(Path(name))

@@ -194,6 +194,22 @@ def usual_length(lengths: list[tuple[int, int]]) -> int:
     return round(usual * RATE)
 
 
+def windows(frames: int, rate: int, samples: int) -> int:
+    """How many clips of ``samples`` at 48 kHz a recording holds; a shorter one is one, repeated."""
+    return max(frames // math.ceil(samples * rate / RATE), 1)
+
+
+def window_of(path: Path) -> tuple[Path, int]:
+    """A clip's recording, and the number of its window: the third of ``a.wav`` is ``a.wav#3``.
+
+    From 1; 0 where the clip is a file of its own.
+    """
+    name, _, number = path.name.rpartition("#")
+    if not (name and number.isdecimal()) or path.exists():
+        return path, 0
+    return path.with_name(name), int(number)
+
+
 def resampled(samples: np.ndarray, rate: int, to: int) -> np.ndarray:
     """Samples [..., T] at another rate (Hz), as float32; unchanged where the rates are equal."""
     return (
@@ -216,7 +232,9 @@ def converted(clip: np.ndarray, rate: int, samples: int) -> np.ndarray:
     return np.tile(clip, (1, math.ceil(samples / clip.shape[1])))[:, :samples]
 
 
-def conversions(frames: int, rate: int, channels: int, samples: int, cut: str = "cut") -> list[str]:
+def conversions(
+    frames: int, rate: int, channels: int, samples: int, cut: str = "cut to"
+) -> list[str]:
     """What ``converted`` does to a clip of this shape and rate (Hz), in words."""
     seconds = frames / rate
     usual = samples / RATE
@@ -225,7 +243,7 @@ def conversions(frames: int, rate: int, channels: int, samples: int, cut: str = 
         "is mono: its channel is used twice": channels == 1,
         f"is not stereo: the mean of its {channels} channels is used twice": channels > CHANNELS,
         f"is {seconds:.3g} s long: repeated to {usual:g} s": (usual - seconds) * RATE >= 1,
-        f"is {seconds:.4g} s long: {cut} to {usual:g} s": cut and (seconds - usual) * RATE >= 1,
+        f"is {seconds:.4g} s long: {cut} {usual:g} s": cut and (seconds - usual) * RATE >= 1,
     }
     return [words for words, applies in possible.items() if applies]
 

@@ -132,7 +132,8 @@ def check(
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """Rows of each table beside the official number, and everything wrong with tables and files.
 
-    ``samples``: the length of every clip; None: any. Findings name files with the corpus's folder.
+    ``samples``: the length of every clip; None: any. A table with fewer rows is told, and no fault:
+    people have parts of a corpus. Findings name files with the corpus's folder.
     """
     counts = pd.DataFrame(
         [(f"{root.name}/{file}", len(found)) for file, found in tables.found.items()],
@@ -141,11 +142,13 @@ def check(
     findings = list(tables.findings)
     if official:
         counts["official"] = pd.array([official.get(file) for file in tables.found], "Int64")
-        findings += [
-            Finding(file, f"has {len(found)} rows, officially {official[file]}")
-            for file, found in tables.found.items()
-            if len(found) != official.get(file, len(found))
-        ]
+        for file, found in tables.found.items():
+            rows, whole = len(found), official.get(file, len(found))
+            if rows != whole:
+                part = "is partial: it has" if rows < whole else "has"
+                findings.append(
+                    Finding(file, f"{part} {rows} rows, officially {whole}", rows > whole)
+                )
     for folder, names in tables.files.items():
         there = (path for path in (root / folder).rglob("*") if path.is_file())
         findings += [

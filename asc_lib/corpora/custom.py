@@ -1,42 +1,92 @@
 """A custom data set: a folder of audio files and a CSV table that says what they are."""
 
 import re
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import torch
 
-from ..files import write_text
+from ..files import cores, write_text
+from ..recipes import SMALL_SCENE, Preset
+from ..registry import ParameterError
 from . import audio, checks
 from .data_set import COLUMNS, FULL_SIZE, CorpusError, DataSet, Finding, SceneCorpus, fault
+from .splits import fold_split, made_split
 
 SPLITS = ("train", "test", "unused")
-TEST = 0.25  # share of the clips of each label in a split that is made
 RESERVED = {"start", "end", "scene"}
 SPLIT = "split.csv"  # written beside a table without a column ``split``
+VARIANT = re.compile(r"fold(\d{1,3})of(\d{1,3})|(\d{1,4}(?:\.\d+)?)s")
 
 
-def custom(folder: Path) -> DataSet:
-    """The data set in a folder; the full-size tagger tags its scenes."""
+def custom(folder: Path, seconds: float = 0, fold: tuple[int, int] | None = None) -> DataSet:
+    """The data set in a folder; the full-size tagger tags its scenes.
+
+    ``seconds``: length of its clips (0: the median of its recordings). ``fold``: the number of the
+    fold that is tested (from 1), and of all folds; None: the split of the folder.
+    """
     name = "own_" + (re.sub(r"\W+", "_", folder.name.lower()).strip("_") or "data").removeprefix(
         "own_"
     )
-    return DataSet(name, "yours", lambda: check(folder), lambda: read(name, folder))
+    name += f"@{seconds:g}s" * bool(seconds) + ("@fold{}of{}".format(*fold) if fold else "")
+    return DataSet(
+        name,
+        "yours",
+        lambda: check(folder, seconds, fold),
+        lambda: read(name, folder, seconds, fold),
+        preset=preset(),
+        variant=None if fold else partial(_variant, folder, seconds),
+    )
 
 
-def read(name: str, folder: Path) -> SceneCorpus:
+def preset() -> Preset:
+    """That of the full-size corpora on a GPU; on a processor one that trains in minutes."""
+    small = Preset("narrow", SMALL_SCENE, FULL_SIZE.tagger, threads=1, tagger_threads=cores())
+    return FULL_SIZE if torch.cuda.is_available() else small
+
+
+def _variant(folder: Path, seconds: float, word: str) -> DataSet:
+    match = VARIANT.fullmatch(word)
+    fold, folds, length = match.groups() if match else (None, None, None)
+    if length and not seconds and float(length) >= audio.SHORTEST:
+        return custom(folder, float(length))
+    if folds and 1 <= int(fold) <= int(folds) and int(folds) > 1:
+        return custom(folder, seconds, (int(fold), int(folds)))
+    raise ParameterError(
+        f"parameter 'data' ends with '@{word}': a folder takes @10s (clips of 10 s, of at least "
+        f"{audio.SHORTEST:g} s), then @fold2of5 (the second of five folds is the test)"
+    )
+
+
+def read(
+    name: str, folder: Path, seconds: float = 0, fold: tuple[int, int] | None = None
+) -> SceneCorpus:
     """The clips in a folder; without a column split, one is made and written beside the table.
 
     Further columns of the table, each optional: ``location`` (else every clip counts as a place
-    of its own), ``city`` and ``split`` (train, test or unused). Raises CorpusError.
+    of its own), ``city`` and ``split`` (train, test or unused). A recording that holds several
+    clips is so many windows, named after it (``audio.window_of``). Raises CorpusError, and
+    AudioError for a file that has no length.
     """
     clips, findings = table(folder)
     if findings:
         raise CorpusError(f"{folder / findings[0].file} {findings[0].what}")
     clips = with_usual(clips)
-    if "split" not in clips:
-        clips["split"] = _write_split(folder, clips)
-    return SceneCorpus(name, folder, clips[COLUMNS], convert=True)
+    if fold:
+        clips = _folded(clips, fold)
+    elif "split" not in clips:
+        clips["split"] = write_split(folder)
+    lengths = [audio.length(folder / name) for name in clips["filename"]]
+    samples = round(seconds * audio.RATE) or audio.usual_length(lengths)
+    windows = [audio.windows(*length, samples) for length in lengths]
+    names = [
+        name if count == 1 else f"{name}#{number}"
+        for name, count in zip(clips["filename"], windows)
+        for number in range(1, count + 1)
+    ]
+    clips = clips.loc[clips.index.repeat(windows)].reset_index(drop=True).assign(filename=names)
+    return SceneCorpus(name, folder, clips[COLUMNS], samples=samples)
 
 
 def with_usual(clips: pd.DataFrame) -> pd.DataFrame:
@@ -49,9 +99,23 @@ def with_usual(clips: pd.DataFrame) -> pd.DataFrame:
     return clips
 
 
-def _write_split(folder: Path, clips: pd.DataFrame) -> pd.Series:
+def _folded(clips: pd.DataFrame, fold: tuple[int, int]) -> pd.DataFrame:
+    used = clips.get("split", pd.Series("", clips.index)) != "unused"
+    return clips.assign(
+        split=fold_split(clips[used], *fold).reindex(clips.index, fill_value="unused")
+    )
+
+
+def write_split(folder: Path) -> pd.Series:
+    """Make the split of a folder's clips and write it beside its table. Raises CorpusError."""
     file = folder / table_file(folder)
     path = folder / SPLIT
+    clips, findings = table(folder)
+    if findings:
+        raise CorpusError(f"{folder / findings[0].file} {findings[0].what}")
+    if "split" in clips:
+        raise CorpusError(f"{path if path.is_file() else file} has a split already: it is used")
+    clips = with_usual(clips)
     try:
         split = made_split(clips)
         write_text(path, clips.assign(split=split)[["filename", "split"]].to_csv(index=False))
@@ -142,37 +206,70 @@ def _alike(file: str, clips: pd.DataFrame) -> list[Finding]:
     return findings
 
 
-def check(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
-    """Rows of the table; everything wrong with it and its files, and every conversion."""
+def check(
+    folder: Path, seconds: float = 0, fold: tuple[int, int] | None = None
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Clips and places of each label and split; everything wrong, converted, or lacking."""
     clips, findings = table(folder)
+    file = table_file(folder)
     names = [] if clips is None else clips["filename"]
-    counts = pd.DataFrame([{"table": table_file(folder), "rows": len(names)}])
+    counts = pd.DataFrame([{"table": file, "rows": len(names)}])
     sounds = list(checks.examined(folder, checks.safe(names)))
     findings += [Finding(sound.name, what) for sound in sounds for what in sound.problems]
     usable = [sound for sound in sounds if not sound.problems]
+    lengths = [(sound.shape[1], sound.rate) for sound in usable]
     try:
-        usual = audio.usual_length([(sound.shape[1], sound.rate) for sound in usable])
+        usual = round(seconds * audio.RATE) or audio.usual_length(lengths)
     except audio.AudioError as error:
         return counts, findings + [Finding(".", str(error))] * bool(usable)
-    for sound in usable:
+    windows = [audio.windows(*length, usual) for length in lengths]
+    for sound, count in zip(usable, windows):
         channels, frames = sound.shape
-        notes = audio.conversions(frames, sound.rate, channels, usual) + sound.doubts
+        cut = "cut to" if count == 1 else f"cut into {count} windows of"
+        notes = audio.conversions(frames, sound.rate, channels, usual, cut) + sound.doubts
         findings += [Finding(sound.name, what, fatal=False) for what in notes]
-    if not any(finding.fatal for finding in findings):
-        findings += _lacking(table_file(folder), clips)
-    return counts, findings
+    if any(finding.fatal for finding in findings):
+        return counts, findings
+    clips = with_usual(clips).assign(
+        clips=windows, seconds=[frames / rate for frames, rate in lengths]
+    )
+    rates = pd.Series([sound.rate / 1000 for sound in usable]).value_counts()
+    told = ", ".join(f"{rate:g} kHz ({count})" for rate, count in rates.items())
+    what = f"{clips['clips'].sum()} clips of {usual / audio.RATE:g} s from recordings of {told}"
+    findings.append(Finding(file, f"gives {what}", fatal=False))
+    try:
+        if fold:
+            clips = _folded(clips, fold)
+        elif "split" not in clips:
+            clips["split"] = made_split(clips)
+            made = "has no column split: this one is made; `asc data split` writes it"
+            findings.append(Finding(file, made, fatal=False))
+    except CorpusError as error:
+        findings.append(Finding(file, f"has no column split, and {error}"))
+        return _summary(clips.assign(split="")), findings
+    return _summary(clips), findings + _lacking(file, clips)
+
+
+def _summary(clips: pd.DataFrame) -> pd.DataFrame:
+    """Clips, places and minutes of every label, and clips and places in every split."""
+    rows = {}
+    for label, group in [*clips.groupby("scene_label"), ("all", clips)]:
+        parts = {name: group[group["split"] == name] for name in SPLITS}
+        rows[label] = {"clips": group["clips"].sum(), "places": group["location"].nunique()}
+        for name, part in parts.items():
+            if (clips["split"] == name).any():
+                places = part["location"].nunique()
+                rows[label] |= {name: part["clips"].sum(), f"{name} places": places}
+        rows[label]["minutes"] = round(group["seconds"].sum() / 60, 1)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("label").reset_index()
 
 
 def _lacking(file: str, clips: pd.DataFrame) -> list[Finding]:
     """What a run would lack, of a table and files in which nothing is wrong."""
-    if clips["label"].nunique() < 2:
+    if clips["scene_label"].nunique() < 2:
         return [Finding(file, "has one label: at least two are needed")]
-    try:
-        split = clips["split"] if "split" in clips else made_split(with_usual(clips))
-    except CorpusError as error:
-        return [Finding(file, f"has no column split, and {error}")]
-    train = int((split == "train").sum())
-    batch = FULL_SIZE.scene.batch
+    train = int(clips["clips"][clips["split"] == "train"].sum())
+    batch = preset().scene.batch
     few = f"has {train} training clips: a batch takes {batch}"
     return [Finding(file, few)] if train < batch else []
 
@@ -207,48 +304,3 @@ def _contradictions(file: str, clips: pd.DataFrame) -> list[Finding]:
             "has clips of the location {first!r} in train and in test ({count} such locations)",
         )
     return findings
-
-
-def made_split(clips: pd.DataFrame) -> pd.Series:
-    """Train or test for every clip: every label in both, no location in both, always the same.
-
-    About a quarter of the clips of each label are for the test. Raises CorpusError, naming a label,
-    where there is no such split.
-    """
-    table = pd.crosstab(clips["location"], clips["scene_label"])
-    lone = table.columns[(table > 0).sum() < 2]
-    if lone.size:
-        raise CorpusError(
-            f"the label {lone[0]!r} has one location: it cannot be in train and in test"
-        )
-    counts = table.to_numpy()
-    rng = np.random.default_rng(0)
-    splits = [_drawn(counts, rng) for _ in range(100)]
-    # Of those with most labels in the test, the one nearest to a quarter of each.
-    shares = [counts[test].sum(0) / counts.sum(0) for test in splits]
-    best = max(range(100), key=lambda k: ((shares[k] > 0).sum(), -abs(shares[k] - TEST).sum()))
-    if not shares[best].all():
-        raise CorpusError(
-            f"no split has the label {table.columns[shares[best].argmin()]!r} in train and in test "
-            "and no location in both"
-        )
-    test = clips["location"].isin(table.index[splits[best]])
-    return test.map({True: "test", False: "train"})
-
-
-# Which locations [places] of ``counts`` [places, labels] are for the test: first those of labels
-# that have none yet, then up to a quarter of the clips; each label keeps one for training.
-def _drawn(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    test = np.zeros(len(counts), bool)
-    held = np.zeros(counts.shape[1], int)
-    left = (counts > 0).sum(0)
-    most = TEST * counts.sum(0) + 0.5
-    for cover in (True, False):
-        for place in rng.permutation(np.flatnonzero(~test)):
-            mine = counts[place] > 0
-            room = (held + counts[place] <= most)[mine].all()
-            if ((held[mine] == 0).any() if cover else room) and (left[mine] > 1).all():
-                test[place] = True
-                held += counts[place]
-                left -= mine
-    return test

@@ -3,6 +3,7 @@
 A data set is one ``DataSet``, registered by one module of this folder.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ class Finding(NamedTuple):
     file: str
     what: str
     fatal: bool = True
+
+    @property
+    def kind(self) -> str:
+        """``what`` without the figures of this one file: the same for all that it happens to."""
+        return re.sub(r"[\d.]+(?= (s long|s, but|samples|windows|%))", "…", self.what)
 
 
 def fault(file: str, cases: Sequence, what: str) -> list[Finding]:
@@ -66,7 +72,7 @@ class SceneCorpus:
     clips: pd.DataFrame
     composition: pd.DataFrame | None = None
     places: pd.DataFrame | None = None
-    convert: bool = False  # convert clips of other rates, channels and lengths: custom data
+    samples: int | None = None  # at 48 kHz, to which clips of any kind are converted: custom data
 
     @property
     def labels(self) -> list[str]:
@@ -127,8 +133,8 @@ class DataSet:
     archives: Callable[[], list] | None = None  # to download, as their host lists them now
     tables: Callable[[Path], Tables] | None = None  # in its folder, once downloaded
     leading: str = ""  # folder that its archives wrap around everything
+    variant: Callable[[str], "DataSet"] | None = None  # by the word behind @: ``corpora.find``
     composed: bool = False  # by this project: what is measured on it is no result on TAU
-    variant: Callable[[str], "DataSet"] | None = None  # what is called NAME@TEXT, of the TEXT
 
     def tagger_clips(self) -> TagCorpus:
         """The tag clips that teach the tagger of these scenes."""

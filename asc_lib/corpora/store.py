@@ -58,14 +58,17 @@ class Store:
 
 
 def folder(corpus: SceneCorpus) -> Path:
-    """Where the store of a corpus lies; a custom data set gets another when a file changes."""
+    """Where the store of a corpus lies; that of a custom data set changes with files and length."""
     described = [corpus.root.name, corpus.clips["filename"].tolist(), VERSION]
-    if corpus.convert:
-        described.append([_state(corpus.root / name) for name in corpus.clips["filename"]])
-    return data_root() / "made" / f"{corpus.name}-store-{fingerprint(described)}"
+    if corpus.samples:
+        described += [corpus.samples]
+        described += [_state(corpus.root / name) for name in corpus.clips["filename"]]
+    name = corpus.name.partition("@")[0]  # variants of a data set share it
+    return data_root() / "made" / f"{name}-store-{fingerprint(described)}"
 
 
 def _state(path: Path) -> tuple[int, int, int]:
+    path, _ = audio.window_of(path)
     if not path.is_file():
         raise audio.AudioError(f"{path} {audio.MISSING}")
     with open(path, "rb") as file:  # two folders may have been unpacked at one time
@@ -98,20 +101,22 @@ def _write(corpus: SceneCorpus, path: Path, index: Path) -> None:
     paths = [corpus.root / filename for filename in corpus.clips["filename"]]
     if not paths:
         raise CorpusError(f"{corpus.root / 'meta.csv'} lists no clip")
-    samples = (
-        audio.usual_length(list(map(audio.length, paths)))
-        if corpus.convert
-        else audio.read(paths[0], RATE, CHANNELS).shape[1]
-    )
+    samples = corpus.samples
+    if not samples:  # the first clip's, which may be a sample off whole seconds
+        first = audio.read(paths[0], RATE, CHANNELS)
+        samples = audio.fitted(first, RATE * round(first.shape[1] / RATE)).shape[1]
 
     def pack_clip(put: Put, row: int) -> None:
-        if corpus.convert:
-            clip, rate, problems = audio.decoded(paths[row])
-            if problems:
-                raise audio.AudioError(f"{paths[row]} {problems[0]}")
-            put(row, audio.converted(clip, rate, samples))
+        path, window = audio.window_of(paths[row])
+        if not corpus.samples:
+            put(row, audio.read(path, RATE, CHANNELS, samples))
+        elif window:
+            put(row, audio.Recording.open(path, samples).window(window - 1))
         else:
-            put(row, audio.read(paths[row], RATE, CHANNELS, samples))
+            clip, rate, problems = audio.decoded(path)
+            if problems:
+                raise audio.AudioError(f"{path} {problems[0]}")
+            put(row, audio.converted(clip, rate, samples))
 
     with joblib.Parallel(n_jobs=-1, prefer="threads") as threads:
         waveforms = filled(

@@ -1,13 +1,24 @@
 """TAU Urban Acoustic Scenes 2019, and its format, in which composed scenes are written too."""
 
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from . import checks
+from ..registry import unknown
+from . import checks, macs
 from .audio import CHANNELS, RATE
-from .data_set import DataSet, Finding, SceneCorpus, Tables, fault, official_root, register
+from .data_set import (
+    DATA_SETS,
+    DataSet,
+    Finding,
+    SceneCorpus,
+    Tables,
+    fault,
+    official_root,
+    register,
+)
 from .fetch import zenodo
 
 HEADERS = {
@@ -109,6 +120,21 @@ def check() -> tuple[pd.DataFrame, list[Finding]]:
     )
 
 
+def with_macs() -> SceneCorpus:
+    """The clips that MACS has human tags of: three scenes."""
+    corpus = read("tau2019@macs", official_root("tau2019"))
+    names = [PurePosixPath(name).name for name in corpus.clips["filename"]]
+    clips = corpus.clips[pd.Index(names).isin(macs.read().index)]
+    return replace(corpus, clips=clips.reset_index(drop=True))
+
+
+def variant(word: str) -> DataSet:
+    """Its clips in MACS, for ``macs``. Raises ParameterError."""
+    if word != "macs":
+        raise unknown("data", f"tau2019@{word}", ["tau2019", "tau2019@macs"])
+    return replace(DATA_SETS["tau2019"], name="tau2019@macs", scenes=with_macs, variant=None)
+
+
 register(
     DataSet(
         "tau2019",
@@ -119,5 +145,6 @@ register(
         archives=lambda: zenodo(2589280),
         tables=tables,
         leading="TAU-urban-acoustic-scenes-2019-development/",
+        variant=variant,
     )
 )

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from ..corpora import SceneCorpus, audio, by_name
+from ..corpora import SceneCorpus, audio, by_name, macs
 from ..corpora.store import Store
 from ..files import data_root, filled, fingerprint, printable
 from ..registry import ParameterError, unknown
@@ -120,6 +120,20 @@ def true(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -
     return TagVectors(values, names, source, times=times)
 
 
+def from_macs(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -> TagVectors:
+    """What people heard, each tag as the share of a clip's annotators. Raises ParameterError."""
+    shares = macs.read()
+    names = corpus.clips["filename"].map(lambda name: PurePosixPath(name).name)
+    missing = names[~names.isin(shares.index)]
+    if missing.size:
+        raise ParameterError(
+            f"parameter 'tags' is 'macs', which lacks {missing.size} of {len(names)} clips, the "
+            f"first {missing.iloc[0]!r}: take the data set tau2019@macs"
+        )
+    values = shares.loc[names].to_numpy("float32")[:, None]
+    return TagVectors(values, list(shares.columns), source)
+
+
 def from_hub(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
     return from_model(HubTagger.load(source, default_device()), source, corpus, waveforms)
 
@@ -141,6 +155,7 @@ SOURCES = [
     TagSource("shuffled", shuffled, question="What do the tags of other clips do?"),
     TagSource("constant", constant, question="What if every clip has the same tags?"),
     TagSource("true", true, question="What would a perfect tagger give?"),
+    TagSource("macs", from_macs),
     TagSource(
         f"the path of a table ({', '.join(READERS)})",
         from_table,

@@ -54,6 +54,8 @@ def from_table(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: 
     if twice.size and times is None:
         refuse(f"has {twice[0]!r} twice")
     names = corpus.clips["filename"].map(normal)
+    # A window of a recording may have the recording's row.
+    names = names.where(names.isin(values.index), names.str.replace(r"#\d+$", "", regex=True))
     missing = names[~names.isin(values.index)]
     if missing.size:
         refuse(f"lacks {missing.size} of {len(names)} clips, the first {missing.iloc[0]!r}")
