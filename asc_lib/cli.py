@@ -106,7 +106,7 @@ def check(
             yamnet.model()
         except corpora.CorpusError as error:
             print(shown(f"for tags='yamnet': {error}"))
-        print(f"next: asc sweep baseline --data {shlex.quote(data)}")
+        print(f"next: asc sweep first --data {shlex.quote(data)}")
     raise typer.Exit(1 if wrong else 0)
 
 

@@ -62,6 +62,7 @@ class Preset:
     tagger: TaggerSizes
     threads: int  # of a scene notebook; with one each, a sweep runs one notebook per core
     tagger_threads: int
+    tags: str = "tagger"  # where tag vectors come from
 
 
 SMALL_SCENE = SceneRecipe(  # settled on held-out places of esc50: `asc tune`

@@ -160,7 +160,8 @@ def _network(settings: Settings, preset: Preset) -> dict[str, object]:
             check_heads(settings.heads, FRONT_ENDS[front_end].filters)
         except ValueError as error:
             raise ParameterError(f"parameter 'heads': {error}") from None
-    tags = settings.tags if settings.tags is None else sources.resolved(settings.tags)
+    tags = preset.tags if settings.tags == "auto" else settings.tags
+    tags = tags and sources.resolved(tags)
     windows = settings.tag_windows
     if windows is not None:
         _one_of("tag_windows", windows, ("auto", *CHOICES))

@@ -111,7 +111,7 @@ def test_a_custom_folder(tmp_path, monkeypatch):
     code, out = asc("check", root)
     assert code == 0 and "36 files, the first 0.flac: each is resampled from 44100 Hz" in out
     assert "36 clips of 1 s from recordings of 44.1 kHz (36)" in out and "0 wrong" in out
-    assert out.splitlines()[-1] == f"next: asc sweep baseline --data {root}"
+    assert out.splitlines()[-1] == f"next: asc sweep first --data {root}"
     total = out.splitlines()[3].split()  # clips and places in all, in train, in test; minutes
     assert total == ["all", "36", "36", "28", "28", "8", "8", "0.6"]
     assert asc("check", root, "--all")[1].count("is resampled from 44100 Hz") == 36

@@ -49,7 +49,8 @@ def test_digits_that_fit_are_those_that_a_count_prints(clips, share, rounded):
 @pytest.mark.parametrize("data", ["mini", "esc50"])
 def test_committed_tables_are_what_the_records_give(data):
     drawn = Results(data, RESULTS).drawn()
-    assert {path.name: path.read_text() for path in (RESULTS / data).glob("*.csv")} == drawn
+    there = {path.name: path.read_text() for path in (RESULTS / data).glob("*.csv")}
+    assert drawn == {name: there[name] for name in there if not name.startswith("tune_")}
     assert {"systems.csv", "evidence.csv", "by_scene.csv", "by_city.csv"} <= drawn.keys()
 
 

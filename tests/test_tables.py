@@ -136,7 +136,8 @@ def test_by_scene_and_by_city(root):
 def command(cell):
     """The words of the command of a cell's record."""
     settings = cell.settings()
-    return tables.command({"system": settings.fusion, "parameters": settings.parameters()}).split()
+    record = {"system": settings.fusion, "parameters": settings.parameters()}
+    return tables.command(record, settings.preset).split()
 
 
 def test_the_command_of_a_figure_is_that_of_its_cell(root):

@@ -116,7 +116,7 @@ def cells(name: str, **others: int | str) -> list[Cell]:
     if name not in chosen:
         raise ValueError(f"unknown sweep '{name}': choose one of {', '.join(chosen)}")
     for known, resolved in (("data", corpora.resolved), ("tags", sources.resolved)):
-        if known in others:  # a worker may run in another folder
+        if others.get(known, "auto") != "auto":  # a worker may run in another folder
             others[known] = resolved(others[known])
     return [cell(system, parameters, **others) for system, parameters in chosen[name]]
 

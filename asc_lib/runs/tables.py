@@ -11,6 +11,7 @@ import pandas as pd
 
 from .. import corpora, stats
 from ..fusion import FUSIONS, SIZES
+from ..recipes import Preset
 from ..settings import NOTEBOOKS
 from ..tags.sources import CONTROLS
 from ..tags.tag_data import SUPERVISION
@@ -41,9 +42,8 @@ def title(system: str, parameters: dict) -> str:
     return name if source == "tagger" else f"{name}, {source} tags"
 
 
-def usual(parameters: dict) -> dict[str, int | str]:
-    """What the preset of the data set gives parameters that are not named."""
-    preset = corpora.by_name(parameters["data"]).preset
+def usual(preset: Preset) -> dict[str, int | str]:
+    """What the preset of a data set gives parameters that are not named."""
     return {
         "epochs": preset.scene.epochs,
         "front_end": preset.front_end,
@@ -59,19 +59,19 @@ class Kind:
     """What makes runs comparable; its runs differ in nothing but their seed."""
 
     title: str
-    changed: str  # parameters other than the preset's, in words
+    changed: str  # parameters other than the usual, in words
     data: str  # fingerprint
     tags: str | None  # fingerprint; None without tags, and for shuffled ones, which differ by seed
 
     @classmethod
-    def of(cls, record: dict) -> "Kind":
+    def of(cls, record: dict, usual: dict[str, int | str]) -> "Kind":
         parameters = record["parameters"]
         tags = record["tags"]
         return cls(
             title=title(record["system"], parameters),
             changed=", ".join(
                 f"{name} {parameters[name]}"
-                for name, value in usual(parameters).items()
+                for name, value in usual.items()
                 if parameters.get(name) not in (None, value)  # older records lack some
             ),
             data=record["data"]["fingerprint"],
@@ -113,12 +113,12 @@ class Runs:
         return 100 * float(np.mean([record[test_set][figure] for record in self.records]))
 
 
-def command(record: dict) -> str:
+def command(record: dict, preset: Preset) -> str:
     """The papermill line of a record, to be typed in ``notebooks/``."""
     parameters = record["parameters"]
     known = FUSIONS.get(record["system"])  # not where a plug-in is not loaded
     notebook = known.notebook if known else "05_combined"
-    defaults = usual(parameters) | {"tags": "tagger", "device": parameters["device"]}
+    defaults = usual(preset) | {"tags": preset.tags, "device": parameters["device"]}
     given = {
         name: value
         for name, value in parameters.items()
@@ -136,13 +136,16 @@ class Results:
 
     def __init__(self, data: str, root: Path | None = None):
         self.data = data
+        self.preset = corpora.find(data).preset
         self.root = root
         self.records = read_records(data, root)
+        preset = usual(self.preset)
         self.clips: dict[str, pd.DataFrame] = {}  # by the fingerprint of their data
         groups: dict[Kind, dict[int, dict]] = {}
         for record in self.records:
             if record["system"] != "tagger":
-                by_seed = groups.setdefault(Kind.of(record), {})
+                kind = Kind.of(record, preset | {"epochs": self._epochs(record)})
+                by_seed = groups.setdefault(kind, {})
                 first = by_seed.setdefault(record["parameters"]["seed"], record)
                 if first is not record:
                     raise ValueError(
@@ -153,6 +156,15 @@ class Results:
         for kind, by_seed in groups.items():
             records = [by_seed[seed] for seed in sorted(by_seed)]
             self.systems[kind] = Runs(records, [self._evaluated(record) for record in records])
+
+    def _epochs(self, record: dict) -> int:
+        """The usual number of epochs: that of most runs on the same data."""
+        same = [
+            other["parameters"]["epochs"]
+            for other in self.records
+            if other["data"]["fingerprint"] == record["data"]["fingerprint"]
+        ]
+        return Counter(sorted(same, reverse=True)).most_common(1)[0][0]
 
     def _evaluated(self, record: dict) -> pd.DataFrame:
         clips = read_predictions(record["run"], self.data, self.root)
@@ -249,7 +261,7 @@ class Results:
             "system": self.names[kind],
             "changed": kind.changed,
             "table": first["table"],
-            "command": command(first),
+            "command": command(first, self.preset),
             "control": first["table"] is None or runs.tags in CONTROLS,
             **{size: first["parameters"].get(size) for size in SIZES},
             "fusion": first["system"],
@@ -334,16 +346,16 @@ class Results:
         the row above on the same clips, and the share of clips whose most probable tag is right.
         Seeds are averaged clip by clip.
         """
-        epochs = corpora.find(self.data).preset.tagger.epochs
         known = ["fname", "recording", "labels"]
         rows = []
         above = None
         for supervision in SUPERVISION:
-            options = {"supervision": supervision, "epochs": epochs}
             runs = [
                 record
                 for record in self.records
-                if record["system"] == "tagger" and options.items() <= record["parameters"].items()
+                if record["system"] == "tagger"
+                and record["parameters"]["supervision"] == supervision
+                and record["parameters"]["epochs"] == self._epochs(record)
             ]
             if not runs:
                 continue
