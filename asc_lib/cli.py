@@ -1,6 +1,7 @@
 """The commands of ``asc``: data, tags, sweep, tables, paper, probe, tune, predict, export."""
 
 import json
+import math
 import shlex
 import sys
 import zipfile
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from typer.core import TyperGroup
 
 from . import corpora, diagram, plots, settings
-from .corpora import fetch, store, yamnet
+from .corpora import audio, fetch, store, yamnet
 from .corpora.custom import write_split
 from .files import (
     cores,
@@ -47,7 +48,8 @@ class Commands(TyperGroup):
     """Commands whose expected errors end them with one line and exit code 1."""
 
     def invoke(self, ctx):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot write
+        # Names that a terminal cannot write, and answers as they come.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort):  # RuntimeErrors, but how a command ends itself
@@ -328,7 +330,7 @@ def tags_(
             print(f"asc tags: {shown(str(error))}", file=sys.stderr, flush=True)
             continue
         if windows:
-            rows += [[name, start, *vector] for start, vector in zip(starts, vectors)]
+            rows += [[name, f"{start:.3f}", *vector] for start, vector in zip(starts, vectors)]
         else:
             rows.append([name, *vectors.mean(0)])
     columns = ["filename", *["start"] * windows, *tagger.tags]
@@ -341,39 +343,65 @@ def tags_(
 @app.command()
 def predict(
     recordings: Annotated[
-        list[Path], typer.Argument(help="of any format, rate, number of channels and length")
+        list[Path],
+        typer.Argument(help="files of any format, rate and length, folders of them, or patterns"),
     ],
     system_: Annotated[str, typer.Option("--system", help="folder of a trained system")] = "",
+    tags: Annotated[
+        str, typer.Option(help="table of the recordings' tags, where the system was trained on one")
+    ] = "",
+    windows: Annotated[
+        bool, typer.Option("--windows", help="list every window of a long recording")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="print a JSON list of all figures")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
 ) -> None:
-    """Classify recordings; unusable ones are listed on standard error, with exit code 1."""
+    """Classify recordings, scene by scene where one is long.
+
+    Unusable ones are listed on standard error, with exit code 1. Novelty: how far a recording is
+    from the training clips; the share of these that are nearer to the nearest one of another place.
+    A conversion that several recordings need is told once.
+    """
+    trained = _load(system_, device)
+    if tags:
+        trained = trained.with_table(tags)
+    print(f"{trained.about['run']}: {shown(trained.trained_on)}", file=sys.stderr)
+    files = [file for given in recordings for file in audio.recordings(given)]
     described = []
+    told: set[str] = set()  # conversions, each once
     unusable = 0
-    for prediction in _load(system_, device).predict_each(recordings):
+    for prediction in tqdm(trained.predict_each(files), total=len(files), disable=None):
         if isinstance(prediction, system.Unusable):
             unusable += 1
-            print(f"asc predict: {prediction.why}", file=sys.stderr, flush=True)
-            continue
-        if as_json:
+            tqdm.write(f"asc predict: {prediction.why}", file=sys.stderr)
+        elif as_json:
             described.append(prediction.described())
-            continue
-        likely = ", ".join(
-            f"{name} {100 * p:.0f} %" for name, p in prediction.probabilities.nlargest(3).items()
-        )
-        tags = ", ".join(f"{name} {p:.2f}" for name, p in prediction.tags.head(3).items())
-        print(
-            f"{prediction.file}: {prediction.scene} "
-            f"(network: {likely}{'; tags: ' + tags if tags else ''})",
-            *prediction.notes,
-            sep="\n  note: it ",
-            flush=True,
-        )
+        else:
+            tqdm.write("\n".join(_lines(prediction, windows, told)))
+            told.update(prediction.recording.conversions)
     if as_json:
         print(json.dumps(described, indent=1))
     raise typer.Exit(1 if unusable else 0)
+
+
+def _lines(found: system.Prediction, all_windows: bool, told: set[str]) -> list[str]:
+    """A prediction for a terminal: scene, notes that are new and, of several scenes, the times."""
+    likely = ", ".join(f"{k} {100 * p:.0f} %" for k, p in found.probabilities.nlargest(3).items())
+    tags = ", ".join(f"{name} {p:.2f}" for name, p in found.tags.head(3).items())
+    novelty = "" if math.isnan(found.novelty) else f"; novelty {100 * found.novelty:.0f} %"
+    times = found.windows() if all_windows else found.timeline()
+    return [
+        f"{found.file}: {found.scene} "
+        f"(network: {likely}{'; tags: ' + tags if tags else ''}{novelty})",
+        *(f"  note: it {note}" for note in found.notes if note not in told),
+        *(
+            f"  {row.start:.1f} to {row.end:.1f} s: {row.scene}"
+            for row in times.itertuples()
+            if all_windows or len(times) > 1
+        ),
+    ]
 
 
 @app.command("export")

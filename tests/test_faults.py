@@ -583,7 +583,7 @@ def test_one_bad_recording_stops_no_other(saved, tmp_path):
     code, out = asc("predict", *(tmp_path / name for name in names), "--system", saved.folder)
     lines = out.splitlines()
     assert code == 1 and [line for line in lines if f"{tmp_path / 'good.wav'}: " in line]
-    assert "note: it is clipped" in out and len(lines) == 7
+    assert "note: it is clipped" in out and len(lines) == 8
 
 
 @pytest.mark.parametrize(

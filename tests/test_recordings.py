@@ -238,7 +238,8 @@ def test_the_command(saved, tmp_path):
     done = CliRunner().invoke(cli.app, words)
     assert (
         done.exit_code == 1
-        and done.stderr.count("\n") == 1
+        and done.stderr.count("\n") == 2
+        and ": trained on 90 composed scenes (mini): not for real recordings\n" in done.stderr
         and "bad.wav cannot be read as audio" in done.stderr
     )
     assert "note: it is mono" in done.stdout and "network: " in done.stdout
@@ -251,6 +252,72 @@ def test_the_command(saved, tmp_path):
         sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-4)
         and len(found["tags"]) == 10
     )
+
+
+def predicted(saved, *words):
+    done = CliRunner().invoke(cli.app, ["predict", *map(str, words), "--system", str(saved.folder)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_a_folder_is_all_audio_under_it(tmp_path):
+    for name in ("b.WAV", "sub/a.flac", ".hidden.wav", "sub/x.txt", "c.m4a", "._b.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "d.wav").mkdir()
+    found = [tmp_path / name for name in ("b.WAV", "c.m4a", "sub/a.flac")]
+    assert audio.recordings(tmp_path) == found
+    assert audio.recordings(f"{tmp_path}/*.[Wm]*") == found[:2]
+    assert audio.recordings(f"{tmp_path}/**/*.flac") == found[2:]
+    for alone in ("sub/x.txt", "d.wav", "gone", "gone*"):
+        assert audio.recordings(tmp_path / alone) == [tmp_path / alone]
+    (tmp_path / "[x].wav").write_bytes(b"")  # a name before it is a pattern
+    assert audio.recordings(tmp_path / "[x].wav") == [tmp_path / "[x].wav"]
+
+
+def test_a_folder_is_predicted_in_order_and_conversions_are_told_once(saved, tmp_path):
+    for name, silent in (("b", 1), ("a", 1), ("c", 0)):
+        sound = (1 - silent) * noise(2.0, 44_100, 1)
+        soundfile.write(tmp_path / f"{name}.wav", sound, 44_100)
+    (tmp_path / "notes.txt").write_text("x")
+    code, out, _ = predicted(saved, tmp_path)
+    lines = out.splitlines()
+    named = [re.search(r"(\w)\.wav: ", line)[1] for line in lines if ".wav: " in line]
+    assert code == 0 and named == ["a", "b", "c"]
+    assert out.count("is resampled from 44100 Hz") == 1 and out.count("is silent") == 2
+    assert out.count("; novelty ") == 3
+    (tmp_path / "empty").mkdir()
+    code, out, error = predicted(saved, tmp_path / "empty", tmp_path / "x*.wav", tmp_path / "c.wav")
+    assert code == 1 and out.count(".wav: ") == 1
+    assert "empty is not a file, nor a folder with audio" in error and "x*.wav is missing" in error
+
+
+def test_neighbours_of_one_scene_are_merged_in_the_time_line(saved, trained, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "x.wav", noise(5.0, 48_000, 2)[:-4800], 48_000)  # 4.9 s
+    scenes = iter([2, 2, 5, 5, 2])
+    monkeypatch.setattr(
+        type(trained.back_end),
+        "predict",
+        lambda self, codes: np.array([next(scenes) for _ in codes]),
+    )
+    found = trained.predict(tmp_path / "x.wav").timeline()
+    one, two = trained.labels[2], trained.labels[5]
+    assert found["scene"].tolist() == [one, two]  # the rest of 0.9 s is ignored
+    assert found[["start", "end"]].to_numpy().tolist() == [[0, 2], [2, 4]]
+    soundfile.write(tmp_path / "x.wav", noise(100_000 / 48_000 + 1.5, 48_000, 2), 48_000)
+    scenes = iter([2, 2, 5, 2, 2, 5])
+    longest = type(trained)(**(vars(trained) | {"about": trained.about | {"samples": 100_000}}))
+    found = longest.predict(tmp_path / "x.wav").timeline()  # the last window reaches back
+    assert found.shape == (1, 3) and found["end"].item() == pytest.approx(100_000 / 48_000 + 1.5)
+    scenes = iter([2, 5, 5, 2, 5, 2])
+    found = longest.predict(tmp_path / "x.wav").timeline()
+    assert found["start"].tolist() == [0, pytest.approx(100_000 / 48_000)]
+    scenes = iter([2, 5, 2])
+    soundfile.write(tmp_path / "x.wav", noise(3.0, 48_000, 2), 48_000)
+    code, out, _ = predicted(saved, tmp_path / "x.wav")
+    assert f"  0.0 to 1.0 s: {one}\n  1.0 to 2.0 s: {two}\n  2.0 to 3.0 s: {one}\n" in out
+    scenes = iter([2, 2, 2] * 2)
+    assert " s: " not in predicted(saved, tmp_path / "x.wav")[1]
+    assert predicted(saved, tmp_path / "x.wav", "--windows")[1].count(f" s: {one}\n") == 3
 
 
 def test_a_file_that_ends_sooner_than_it_says(tmp_path):

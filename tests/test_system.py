@@ -3,10 +3,13 @@
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
+import pandas as pd
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import skops.io
 import torch
@@ -16,8 +19,10 @@ from typer.testing import CliRunner
 from asc_lib import cli
 from asc_lib.corpora import audio
 from asc_lib.fusion import FUSIONS
+from asc_lib.registry import ParameterError
 from asc_lib.scene_net import SceneNet
-from asc_lib.use import explorer, export, system
+from asc_lib.use import explorer, export, system, what_if
+from asc_lib.use.novelty import Known, chosen
 from asc_lib.use.system import UnfitSystem, load
 
 
@@ -182,6 +187,71 @@ def test_a_system_without_a_tagger_says_so(saved, tmp_path):
     assert done.exit_code == 1 and "choose a system trained with tags = 'tagger'" in str(
         done.output
     )
+
+
+def test_a_table_gives_the_tags_of_recordings(saved, tmp_path):
+    rows = saved.scenes.corpus.rows("test")[:2]
+    names = saved.scenes.vectors.names
+    path = tmp_path / "tags.csv"
+    values = pd.DataFrame(saved.scenes.vectors.clips[rows], columns=names)
+    values.assign(other=0.5, filename=["deep/0.wav", "1.wav"]).to_csv(path, index=False)
+    trained = load(saved.again(tags=str(path)), "cpu")
+    clips = np.array(saved.scenes.waveforms.waveforms[rows])
+    (tmp_path / "deep").mkdir()
+    files = [tmp_path / "deep" / "0.wav", tmp_path / "1.wav", tmp_path / "2.wav"]
+    for file, clip in zip(files, [*clips, clips[0]]):
+        file.write_bytes(explorer.wav(clip))
+    with pytest.raises(UnfitSystem, match=r"`asc predict --tags TABLE`"):
+        trained.predict(files[0])
+    *found, unknown = trained.with_table(path).predict_each(files)
+    assert f"{path} has no row for {files[2]}" in unknown.why
+    for prediction, row in zip(found, rows):
+        expected = saved.scenes.vectors.clips[row]
+        assert np.allclose(prediction.classified.tags[0], expected, atol=1e-5)
+        own = load(saved.folder, "cpu").classify(np.array(saved.scenes.waveforms.waveforms[[row]]))
+        assert np.allclose(prediction.classified.probabilities, own.probabilities, atol=1e-3)
+        assert what_if.window_of(prediction, 0).vector == pytest.approx(expected, abs=1e-5)
+    words = ["predict", *map(str, files[:2]), "--tags", str(path), "--system"]
+    done = CliRunner().invoke(cli.app, [*words, str(saved.again(tags=str(path)))])
+    assert done.exit_code == 0 and done.stdout.count("; tags: ") == 2
+    done = CliRunner().invoke(cli.app, [*words, str(saved.folder)])
+    assert done.exit_code == 1 and "tags recordings itself: it takes no table" in done.output
+    values.iloc[:, 1:].assign(filename=["deep/0.wav", "1.wav"]).to_csv(path, index=False)
+    with pytest.raises(ParameterError, match=f"lacks 1 of the 12 tags .* the first '{names[0]}'"):
+        trained.with_table(path)
+
+
+def test_a_system_knows_how_far_clips_are_from_those_that_trained_it(saved, folder):
+    trained = load(saved.folder, "cpu")
+    clips = np.array(saved.scenes.waveforms.waveforms[saved.scenes.corpus.rows("train")[:3]])
+    assert trained.classify(clips).novelty.tolist() == [0, 0, 0]  # they are the training clips
+    assert trained.trained_on == "trained on 90 composed scenes (mini): not for real recordings"
+    real = replace(trained, about=trained.about | {"data": trained.about["data"] | {"name": "own"}})
+    assert real.trained_on == "trained on 90 clips of own"
+    known = folder / system.KNOWN
+    for spoil in ({"codes": np.zeros((3, 5), "float32")}, {"codes": np.full((3, 64), np.nan)}):
+        safetensors.numpy.save_file({"places": np.arange(3)} | spoil, known)
+        with pytest.raises(UnfitSystem, match="holds no codes of this network"):
+            load(sealed(folder))
+    known.unlink()  # as systems were saved before
+    assert np.isnan(load(sealed(folder), "cpu").classify(clips).novelty).all()
+
+
+def test_novelty_is_a_share_of_the_training_clips():
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((300, 8)) * np.logspace(-3, 3, 8)
+    known = Known(codes, np.arange(300))
+    inside = rng.standard_normal((500, 8)) * np.logspace(-3, 3, 8)
+    assert abs(known.novelty(inside).mean() - 0.5) < 0.05  # as far as they are from each other
+    assert known.novelty(inside + 9 * codes.std(0)).tolist() == [1] * 500
+    places = np.repeat(np.arange(150), 2)  # two clips of a place do not make it familiar
+    near = np.repeat(codes[:150], 2, 0) + 1e-9
+    fresh = rng.standard_normal((500, 8)) * np.logspace(-3, 3, 8)
+    assert abs(Known(near, places).novelty(fresh).mean() - 0.5) < 0.08
+    assert Known(near, np.arange(300)).novelty(fresh).mean() > 0.95
+    rows = np.arange(5, 1000)
+    assert len(chosen(rows)) == 400 and np.array_equal(chosen(rows), chosen(rows))
+    assert chosen(np.array([7, 3])).tolist() == [3, 7]
 
 
 def test_onnx_is_the_same_network(saved, tmp_path):

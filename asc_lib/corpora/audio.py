@@ -1,6 +1,7 @@
 """Read, check and convert audio files."""
 
 import contextlib
+import glob
 import math
 import wave
 from collections.abc import Iterator
@@ -180,6 +181,33 @@ def length(path: Path) -> tuple[int, int]:
     return clip.shape[1], rate
 
 
+SOUNDS = {  # suffixes; of the last ones libsndfile reads none: they are told, not passed over
+    *(f".{name.lower()}" for name in soundfile.available_formats()),
+    *(".aif", ".aifc", ".oga", ".opus", ".snd"),
+    *(".m4a", ".aac", ".mp4", ".wma", ".amr", ".3gp", ".webm"),
+}
+
+
+def recordings(path: Path | str) -> list[Path]:
+    """The file at a path; of a folder, all audio under it; or all that a pattern names; sorted.
+
+    Audio by the names of the files: what cannot be read is told when it is read. A path with none
+    is returned as it is.
+    """
+    places = [Path(path)]
+    if not places[0].exists():
+        places = sorted(map(Path, glob.glob(str(path), recursive=True)))
+    found = []
+    for place in places:
+        inside = sorted(
+            file
+            for file in place.rglob("[!.]*")
+            if file.suffix.lower() in SOUNDS and not file.is_dir()
+        )
+        found += inside if place.is_dir() else [place]
+    return found or [Path(path)]
+
+
 def usual_length(lengths: list[tuple[int, int]]) -> int:
     """The median length of a custom data set's clips, in samples at 48 kHz.
 
@@ -263,7 +291,8 @@ class Recording:
         """Raises AudioError, naming the file, where it is unreadable or shorter than a second."""
         path = printable(path)
         if not path.is_file():
-            raise AudioError(f"{path} is {'not a file' if path.exists() else 'missing'}")
+            kind = "not a file, nor a folder with audio" if path.exists() else "missing"
+            raise AudioError(f"{path} is {kind}")
         frames, rate = length(path)
         if not frames:
             raise AudioError(f"{path} holds no sample")

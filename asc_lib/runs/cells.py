@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-import papermill
 
 from .. import corpora
 from ..corpora import store
@@ -53,6 +52,8 @@ class Cell:
         return REPOSITORY / "notebooks" / f"{self.notebook}.ipynb"
 
     def settings(self) -> Settings:
+        import papermill  # takes seconds; most commands do without it
+
         defaults = {
             name: ast.literal_eval(entry["default"])
             for name, entry in papermill.inspect_notebook(str(self.path)).items()

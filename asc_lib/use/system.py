@@ -7,7 +7,7 @@ unpickled, and what does not match its digest is refused.
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ import pandas as pd
 import safetensors.torch
 import torch
 from sklearn.svm import SVC
+from tqdm import tqdm
 
 from .. import corpora, training
 from ..corpora.audio import RATE, Recording, at_full_scale, doubtful
@@ -37,13 +38,16 @@ from ..scenes import SceneData, autocast, inference_batch
 from ..schemas import About, read_json, validated
 from ..settings import Settings
 from ..tags.sources import saved_tagger
+from ..tags.tag_tables import TagTable
 from ..tags.tagger import Tagger
 from ..tags.windows import WindowTagger, as_read
+from .novelty import Known, chosen
 
 VERSION = 2  # of the folder's layout
 ABOUT = "system.json"
 NETWORK = "network.safetensors"
 BACK_END = "svm.skops"
+KNOWN = "known.safetensors"
 TAGGER = "tagger"
 LARGEST = 2**29  # bytes of a back-end
 
@@ -61,6 +65,8 @@ class System:
     tagger: WindowTagger | None  # None: its tags, if it reads any, were no tagger's
     about: dict  # of ``system.json``
     device: str = "cpu"
+    known: Known | None = None  # None: saved before there was one
+    table: TagTable | None = None  # tag vectors of recordings, in place of a tagger's
 
     @property
     def labels(self) -> list[str]:
@@ -78,6 +84,26 @@ class System:
     def samples(self) -> int:
         return self.about["samples"]  # of the clips that it was trained for, at 48 kHz
 
+    @property
+    def trained_on(self) -> str:
+        """What kind of data it knows, in words."""
+        data = self.about["data"]
+        clips = f"{data['clips']['train']:,}"
+        if corpora.by_name(data["name"]).composed:
+            return f"trained on {clips} composed scenes ({data['name']}): not for real recordings"
+        return f"trained on {clips} clips of {data['name']}"
+
+    def with_table(self, path: Path | str) -> "System":
+        """The system with a table of the tag vectors of recordings, as ``asc tags`` writes one.
+
+        Raises UnfitSystem where the system has a tagger or reads no tags, and ParameterError for a
+        table without its tags.
+        """
+        if self.tagger or not self.tags:
+            why = "tags recordings itself" if self.tags else "reads no tags"
+            raise UnfitSystem(f"{self.about['run']} {why}: it takes no table of tags")
+        return replace(self, table=TagTable.read(path).of_tags(self.tags))
+
     def to(self, device: str) -> "System":
         return replace(
             self,
@@ -86,47 +112,64 @@ class System:
             device=device,
         )
 
-    def inputs(self, clips: np.ndarray) -> training.Batch:
+    def inputs(self, clips: np.ndarray, tags: training.Batch | None = None) -> training.Batch:
         """What the network reads of int16 clips [B, 2, samples] at 48 kHz: waveform, tags, times.
 
-        Raises UnfitSystem where its tag vectors were not a tagger's.
+        ``tags``: of a table; None: the tagger's. Raises UnfitSystem where there is neither.
         """
         raw = torch.from_numpy(clips).to(self.device)
         reads = self.net.fusion.reads
-        if reads != "nothing" and not self.tagger:
+        if reads == "nothing":
+            tags = {"tags": torch.zeros(len(clips), 0)}
+        elif tags is None and not self.tagger:
             raise UnfitSystem(
                 f"{self.about['run']} was trained with the tag vectors "
-                f"'{self.about['tags']['source']}', which other recordings do not have: "
+                f"'{self.about['tags']['source']}', which other recordings do not have: give "
+                "theirs (`asc predict --tags TABLE`), or "
                 "choose a system trained with tags = 'tagger'"
             )
-        length = self.about["test_samples"] / RATE
-        tags = {"tags": torch.zeros(len(clips), 0)}
-        if reads != "nothing":
+        elif tags is None:
             kept = [self.tagger.tags.index(name) for name in self.tags]
             values = self.tagger.tag_windows(raw)[..., kept]
             times = self.tagger.times(clips.shape[-1])
-            tags = as_read(values, times, reads, np.zeros(len(clips)), length)
+            tags = as_read(values, times, reads, np.zeros(len(clips)), self.seconds)
         return {
             "waveform": pre_emphasis(raw)[..., : self.about["test_samples"]],
             **{name: value.to(self.device) for name, value in tags.items()},
         }
+
+    @property
+    def seconds(self) -> float:
+        return self.about["test_samples"] / RATE  # of a clip that the network reads
+
+    def from_table(self, recording: Recording, numbers: Sequence[int]) -> training.Batch | None:
+        """Tags, and times, of these windows of a recording by the table; None without a table.
+
+        Raises ParameterError for a recording that the table lacks.
+        """
+        if not self.table:
+            return None
+        starts = np.array(recording.starts)[list(numbers)] / recording.rate
+        return self.table.inputs(recording.path, self.net.fusion.reads, starts, self.seconds)
 
     def autocast(self) -> torch.autocast:
         """Context in which the network computes in the precision that it was trained in."""
         return autocast(self.device, self.about["parameters"]["precision"])
 
     @torch.no_grad()
-    def classify(self, clips: np.ndarray) -> "Classified":
-        """Probabilities, back-end's scenes and tag vectors of int16 clips [B, 2, samples]."""
-        inputs = self.inputs(clips)
+    def classify(self, clips: np.ndarray, tags: training.Batch | None = None) -> "Classified":
+        """Probabilities, back-end's scenes, tag vectors and novelty of clips (see ``inputs``)."""
+        inputs = self.inputs(clips, tags)
         with self.autocast():
             out = self.net.eval()(**inputs)
+        codes = out.code.float().cpu().numpy()
         return Classified(
             probabilities=out.logits.float().softmax(1).cpu().numpy(),
-            scenes=self.back_end.predict(out.code.float().cpu().numpy()),
+            scenes=self.back_end.predict(codes),
             tags=(inputs["tags"] if inputs["tags"].ndim == 2 else inputs["tags"].mean(1))
             .cpu()
             .numpy(),
+            novelty=self.known.novelty(codes) if self.known else np.full(len(codes), np.nan),
         )
 
     def predict(self, path: Path) -> "Prediction":
@@ -140,9 +183,12 @@ class System:
         parts = []
         silent = True
         shares = []
-        for start in numbers[::size]:
-            clips = np.stack([recording.window(k) for k in numbers[start : start + size]])
-            parts.append(self.classify(clips))
+        few = len(numbers) <= 10 * size
+        bar = tqdm(numbers[::size], path.name, disable=few or None, leave=False)
+        for start in bar:
+            batch = numbers[start : start + size]
+            clips = np.stack([recording.window(k) for k in batch])
+            parts.append(self.classify(clips, self.from_table(recording, batch)))
             silent = silent and not clips.any()
             shares.append(at_full_scale(clips))
         notes = recording.conversions + doubtful(silent, float(np.mean(shares)))
@@ -172,6 +218,7 @@ class Classified(NamedTuple):
     probabilities: np.ndarray  # [B, scenes], the network's output layer
     scenes: np.ndarray  # [B], the back-end's
     tags: np.ndarray  # [B, c]
+    novelty: np.ndarray  # [B], 0 to 1 (``novelty.Known``); NaN where that is not known
 
 
 @dataclass(frozen=True)
@@ -198,6 +245,11 @@ class Prediction:
         votes = np.bincount(self.classified.scenes, minlength=len(self.system.labels))
         return self.system.labels[np.lexsort((self.probabilities, votes))[-1]]
 
+    @property
+    def novelty(self) -> float:
+        """How far it is from the training clips, 0 to 1: the median over windows, or NaN."""
+        return float(np.median(self.classified.novelty))
+
     @cached_property
     def tags(self) -> pd.Series:
         """Probability of each tag, the mean over windows, most probable first."""
@@ -214,6 +266,16 @@ class Prediction:
             pd.DataFrame(self.classified.probabilities, columns=self.system.labels)
         )
 
+    def timeline(self) -> pd.DataFrame:
+        """One row per scene in time: start and end (s), scene; neighbours of one scene are merged.
+
+        Of windows that overlap, the earlier one counts to its end.
+        """
+        windows = self.windows()
+        run = (windows["scene"] != windows["scene"].shift()).cumsum()
+        merged = windows.groupby(run).agg({"start": "first", "end": "last", "scene": "first"})
+        return merged.assign(start=merged["start"].clip(lower=merged["end"].shift(fill_value=0)))
+
     def described(self) -> dict:
         return {
             "file": self.file,
@@ -222,8 +284,11 @@ class Prediction:
             "tags": _rounded(self.tags.head(10)),
             "seconds": round(self.recording.seconds, 3),
             "windows": [_rounded(row) for row in self.windows().to_dict("records")],
+            "timeline": [_rounded(row) for row in self.timeline().to_dict("records")],
+            "novelty": None if np.isnan(self.novelty) else round(self.novelty, 4),
             "notes": self.notes,
             "system": self.system.about["run"],
+            "trained_on": self.system.trained_on,
         }
 
 
@@ -286,6 +351,9 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
             folder / NETWORK,
         )
         skops.io.dump(scenes.back_end(net), folder / BACK_END)
+        rows = chosen(scenes.corpus.rows("train"))
+        places = np.unique(scenes.corpus.clips["location"].iloc[rows], return_inverse=True)[1]
+        Known(scenes.outputs(net, rows)[0], places).save(folder / KNOWN)
         if vectors and vectors.tagger:
             vectors.tagger.save(folder / TAGGER)
         (folder / "README.md").write_text(card(about), encoding="utf-8")
@@ -369,13 +437,16 @@ def load(folder: Path | str, device: str = "auto") -> System:
             weights,
         )
         back_end = _back_end(folder / BACK_END, net.output.in_features, len(about["labels"]))
+        known = None
+        if KNOWN in about["files"]:
+            known = Known.load(folder / KNOWN, net.output.in_features)
         tagger = saved_tagger(
             about["tags"]["source"] or "", folder / TAGGER, about["tags"].get("model")
         )
     except Exception as error:  # of three libraries, each with its own kinds
         raise UnfitSystem(f"{folder} cannot be loaded: {first_line(error)}") from None
     device = training.default_device() if device == "auto" else device
-    return System(net.eval(), back_end, tagger, about).to(device)
+    return System(net.eval(), back_end, tagger, about, known=known).to(device)
 
 
 def _back_end(path: Path, width: int, labels: int) -> SVC:

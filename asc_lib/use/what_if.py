@@ -169,8 +169,10 @@ def feature_maps(clip: CachedClip) -> Figure | None:
 
 
 def window_of(prediction: Prediction, number: int) -> CachedClip:
+    system = prediction.system
+    clip = prediction.recording.window(number)[None]
     return CachedClip.of(
-        prediction.system, prediction.system.inputs(prediction.recording.window(number)[None])
+        system, system.inputs(clip, system.from_table(prediction.recording, [number]))
     )
 
 
