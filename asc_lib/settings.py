@@ -161,7 +161,7 @@ def _network(settings: Settings, preset: Preset) -> dict[str, object]:
         except ValueError as error:
             raise ParameterError(f"parameter 'heads': {error}") from None
     tags = preset.tags if settings.tags == "auto" else settings.tags
-    tags = tags and sources.resolved(tags)
+    tags = tags if tags is None else sources.resolved(tags)
     windows = settings.tag_windows
     if windows is not None:
         _one_of("tag_windows", windows, ("auto", *CHOICES))
