@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 PRECISIONS = ("float32", "bfloat16")
+RATE = 48_000  # Hz, of every scene clip
 TAG_RATE = 44_100  # Hz, of what the tagger hears
 
 
