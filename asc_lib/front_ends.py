@@ -168,16 +168,15 @@ class LogMel(nn.Module):
 
     bands = 256
     highest = 11_025  # Hz
-    window = 4458  # samples, as long as 2048 at 22,050 Hz
-    n_fft = 4480  # takes a third of the time of 4608
+    window = 4096  # samples: 85 ms; theirs are of 93 ms
     hop = 1115  # 512 at 22,050 Hz
 
     def __init__(self):
         super().__init__()
-        self.bins = self.highest * self.n_fft // RATE + 1
+        self.bins = self.highest * self.window // RATE + 1
         with torch.device("cpu"):  # a network may be built without memory
             mel = torchaudio.functional.melscale_fbanks(
-                self.n_fft // 2 + 1, 0.0, self.highest, self.bands, RATE, mel_scale="slaney"
+                self.window // 2 + 1, 0.0, self.highest, self.bands, RATE, mel_scale="slaney"
             )
         self.register_buffer("mel", mel[: self.bins].T.contiguous(), persistent=False)
         self.register_buffer("hann", torch.hann_window(self.window), persistent=False)
@@ -186,7 +185,7 @@ class LogMel(nn.Module):
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         spectra = torch.stft(
             waveform.flatten(0, 1),
-            self.n_fft,
+            self.window,
             self.hop,
             self.window,
             self.hann,
