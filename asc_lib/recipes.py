@@ -1,24 +1,41 @@
 """Recipes: the numbers that decide how networks are trained, each with its source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 PRECISIONS = ("float32", "bfloat16")
+RATE = 48_000  # Hz, of every scene clip
 TAG_RATE = 44_100  # Hz, of what the tagger hears
+
+
+def added(default: Any) -> Any:
+    """A field that older runs did not have: at its default it is not part of a run's name."""
+    return field(default=default, metadata={"added": True})
+
+
+def described(recipe: "SceneRecipe | TaggerSizes") -> dict[str, Any]:
+    """The values that a run's name depends on."""
+    return {
+        entry.name: getattr(recipe, entry.name)
+        for entry in fields(recipe)
+        if not entry.metadata or getattr(recipe, entry.name) != entry.default
+    }
 
 
 @dataclass(frozen=True)
 class SceneRecipe:
-    """How a scene network is trained. The defaults are the full-size recipe.
+    """How a scene network is trained. The defaults are the full-size recipe, for waveforms.
 
     Sources: [paper], Section 4.2; [22], the system that the same authors released before, with the
     same front-end. The pre-emphasis (0.97 [paper]) and its scale (32,000 [22]) are in
-    ``front_ends.pre_emphasis``, the SVM's settings in ``scenes.fit_svm``.
+    ``front_ends.pre_emphasis``, the SVM's settings in ``scenes.fit_svm``. ``CP_RESNET`` is the
+    recipe that was published with that front-end [Koutini et al. 2019].
     """
 
     epochs: int = 90  # [22]
     batch: int = 24  # [22]; an incomplete last batch is dropped
-    lr: float = 1e-4  # [22]; Adam with AMSGrad
-    schedule: str = "constant"  # of the learning rate: constant [22], or cosine, to 0 at the end
+    lr: float = 1e-4  # [22]; of Adam
+    schedule: str = "constant"  # of the learning rate, [22]: one of ``scenes.SCHEDULES``
     weight_decay: float = 1e-3  # [22]
     crop: int = 240_000  # [22]; samples of a training excerpt, after pre-emphasis
     test_samples: int = 479_520  # [22]; evaluation reads this many samples from a clip's start
@@ -28,6 +45,10 @@ class SceneRecipe:
     precision: str = "float32"  # of the network's layers: one of PRECISIONS
     tag_windows: str = "clip"  # that training reads: one of ``tags.windows.CHOICES``; [paper]
     tag_scale: str = "raw"  # of tag vectors, in the network: one of ``scene_net.SCALES``; [paper]
+    amsgrad: bool = added(True)  # [22]
+    mixup_per: str = added("batch")  # one share a batch [22], or one a "clip", the larger its own
+    augmentation: str = added("none")  # of excerpts: one of ``training.AUGMENTATIONS``
+    average_from: float = added(1.0)  # share of the epochs after which weights are averaged
 
 
 @dataclass(frozen=True)
@@ -65,15 +86,29 @@ class Preset:
     tags: str = "tagger"  # where tag vectors come from
 
 
-SMALL_SCENE = SceneRecipe(  # settled on held-out places of esc50: `asc tune`
+SMALL = dict(
     lr=1e-3,
-    schedule="cosine",
     crop=48_000,
     epochs=14,
     eval_every=7,
     tag_windows="random",
     tag_scale="square_root",
 )
+SMALL_SCENE = SceneRecipe(schedule="cosine", **SMALL)  # settled by `asc tune` on esc50
+CP_RESNET = SceneRecipe(
+    epochs=350,
+    batch=10,
+    schedule="linear",
+    weight_decay=0.0,
+    crop=479_520,
+    mixup=0.3,
+    mixup_from=1,
+    amsgrad=False,
+    mixup_per="clip",
+    augmentation="roll",
+    average_from=5 / 7,
+)
+SMALL_CP_RESNET = replace(CP_RESNET, batch=24, **SMALL)
 SMALL_TAGGER = TaggerSizes(
     bands=64,
     n_fft=2048,

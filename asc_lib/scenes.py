@@ -10,6 +10,8 @@ import pandas as pd
 import torch
 from sklearn.svm import SVC
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
+from torch.optim.swa_utils import AveragedModel
 
 from . import corpora, training
 from .corpora import CorpusError, SceneCorpus, store
@@ -25,6 +27,13 @@ from .tags.sources import open_tag_vectors
 from .tags.windows import TagVectors
 
 KERNELS = ("rbf", "sigmoid")
+SCHEDULES = {  # of the learning rate, from an optimiser and the number of epochs
+    "constant": lambda optimiser, epochs: None,
+    "cosine": CosineAnnealingLR,  # to 0
+    "linear": lambda optimiser, epochs: LambdaLR(  # Koutini et al.: to 1 % and no further
+        optimiser, lambda done: float(np.interp(done / epochs, (1 / 7, 5 / 7), (1, 0.01)))
+    ),
+}
 KERNEL = "rbf"  # of every figure for which nothing is chosen on test clips
 
 
@@ -129,11 +138,20 @@ class SceneData:
             rows = order[start : start + recipe.batch]
             starts = rng.integers(self.waveforms.samples - self.crop, size=len(rows))
             batch = self.inputs(rows, starts, self.crop, rng)
+            augmented = training.AUGMENTATIONS[recipe.augmentation]
+            batch["waveform"] = augmented(batch["waveform"], rng)
             one_hot = F.one_hot(torch.from_numpy(targets[rows]), len(self.corpus.labels))
             batch["targets"] = one_hot.float().to(self.device)
             if epoch >= recipe.mixup_from:
-                batch = training.mix(batch, rng.beta(recipe.mixup, recipe.mixup), rng)
+                batch = training.mix(batch, self._shares(rng), rng)
             yield batch
+
+    def _shares(self, rng: np.random.Generator) -> float | np.ndarray:
+        alpha = self.recipe.mixup
+        if self.recipe.mixup_per == "batch":
+            return rng.beta(alpha, alpha)
+        shares = rng.beta(alpha, alpha, self.recipe.batch)
+        return np.maximum(shares, 1 - shares)
 
     def loss(self, net: SceneNet, batch: training.Batch) -> torch.Tensor:
         """Cross-entropy of the output layer, and the fusion's own term."""
@@ -146,7 +164,7 @@ class SceneData:
             net.parameters(),
             lr=self.recipe.lr,
             weight_decay=self.recipe.weight_decay,
-            amsgrad=True,
+            amsgrad=self.recipe.amsgrad,
             fused=True,
         )
 
@@ -196,7 +214,7 @@ class SceneData:
         epochs = self.recipe.epochs
         evaluated = range(self.recipe.eval_every, epochs, self.recipe.eval_every)
         optimiser = self.optimiser(net.to(self.device))
-        cosine = self.recipe.schedule == "cosine"
+        averaging = self.recipe.average_from < 1
         ahead = iter if self.device == "cpu" else training.prefetched  # no gain on a CPU
         return training.fit(
             net,
@@ -205,7 +223,9 @@ class SceneData:
             optimiser,
             epochs=epochs,
             checkpoint=checkpoint,
-            schedule=cosine and torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs),
+            schedule=SCHEDULES[self.recipe.schedule](optimiser, epochs),
+            average=AveragedModel(net, use_buffers=True) if averaging else None,
+            average_from=self.recipe.average_from,
             after_epoch=lambda e: accuracies(self.evaluate(net)) if e in evaluated else {},
         )
 

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from .files import first_line, written_whole
 
@@ -46,6 +47,28 @@ def mix(batch: Batch, share: float | np.ndarray, rng: np.random.Generator) -> Ba
     return {name: mixed(value) for name, value in batch.items()}
 
 
+def roll(waveforms: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Each of [B, 2, T] turned round by up to 1.16 s, which are 50 frames of Koutini et al."""
+    shifts = rng.integers(-55_680, 55_681, len(waveforms))
+    return torch.stack([each.roll(int(shift), -1) for each, shift in zip(waveforms, shifts)])
+
+
+def crop_pad(waveforms: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """A random stretch of each of [B, 2, T], at least half of it (ours), with zeros around."""
+    samples = waveforms.shape[-1]
+    lengths = rng.integers(samples // 2, samples + 1, (len(waveforms), 1))
+    time = np.arange(samples) - rng.integers(samples - lengths + 1)  # since the stretch began
+    inside = torch.from_numpy((time >= 0) & (time < lengths))
+    return waveforms * inside[:, None].to(waveforms.device)
+
+
+AUGMENTATIONS = {
+    "none": lambda waveforms, rng: waveforms,
+    "roll": roll,
+    "crop_pad": crop_pad,  # after Zheng and Yan (Table 6), as far as known
+}
+
+
 def prefetched(batches: Iterable[Batch]) -> Iterator[Batch]:
     """The same batches; a thread prepares the next one while one is in use."""
     source = iter(batches)
@@ -77,17 +100,21 @@ def fit(
     epochs: int,
     checkpoint: Path | None = None,
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+    average: AveragedModel | None = None,
+    average_from: float = 1.0,
     after_epoch: Callable[[int], dict] = lambda epoch: {},
 ) -> pd.DataFrame:
     """Train ``net`` in place; return the history, one row per epoch.
 
     Its columns are epoch, loss, seconds and what ``after_epoch(epoch)`` returns. ``batches(epoch)``
     yields the epoch's batches, ``loss(net, batch)`` is the loss of one of them, and ``schedule``
-    steps once per epoch. With ``checkpoint`` the state is written there after every epoch, and
-    training resumes from it. Prints one line per epoch, or per ten where they take seconds. Raises
-    FloatingPointError when the loss is no longer finite.
+    steps once per epoch. ``average`` takes in the weights after each epoch beyond ``average_from``,
+    a share of the epochs; in the end they are the network's. With ``checkpoint`` the state is
+    written there after every epoch, and training resumes from it. Prints one line per epoch, or per
+    ten where they take seconds. Raises FloatingPointError when the loss is no longer finite.
     """
-    history = resume(checkpoint, net, optimiser, schedule) if checkpoint else []
+    kept = nn.ModuleDict({"net": net} | ({"average": average} if average else {}))
+    history = resume(checkpoint, kept, optimiser, schedule) if checkpoint else []
     if history:
         print(f"resumed after epoch {history[-1]['epoch']} of {epochs}")
     for epoch in range(len(history) + 1, epochs + 1):
@@ -104,13 +131,17 @@ def fit(
             )
         if schedule:
             schedule.step()
+        if average and epoch > average_from * epochs:
+            average.update_parameters(net)
         row = {"epoch": epoch, "loss": mean} | after_epoch(epoch)
         seconds = time.perf_counter() - started
         history.append(row | {"seconds": seconds})
         if seconds > 5 or epoch % 10 == 0 or epoch in (1, epochs):
             print(f"epoch {epoch:3d} of {epochs}  loss {mean:.3f}", flush=True)
         if checkpoint:
-            save_checkpoint(checkpoint, net, optimiser, schedule, history)
+            save_checkpoint(checkpoint, kept, optimiser, schedule, history)
+    if average:
+        net.load_state_dict(average.module.state_dict())
     return pd.DataFrame(history)
 
 
@@ -131,10 +162,12 @@ def loaded(build: Callable[[], nn.Module], weights: dict[str, torch.Tensor]) -> 
     return net
 
 
-def save_checkpoint(path: Path, net: nn.Module, optimiser, schedule, history: list[dict]) -> None:
+def save_checkpoint(
+    path: Path, nets: nn.ModuleDict, optimiser, schedule, history: list[dict]
+) -> None:
     """Write weights, optimiser state and history as one safetensors file, atomically."""
     state = optimiser.state_dict()
-    tensors = {f"net.{name}": value.contiguous() for name, value in net.state_dict().items()}
+    tensors = {name: value.contiguous() for name, value in nets.state_dict().items()}
     tensors |= {
         f"optimiser.{index}.{name}": value.contiguous()
         for index, values in state["state"].items()
@@ -152,24 +185,24 @@ def save_checkpoint(path: Path, net: nn.Module, optimiser, schedule, history: li
         )
 
 
-def resume(path: Path, net: nn.Module, optimiser, schedule) -> list[dict]:
-    """Load a checkpoint, if there is one, into net, optimiser and schedule; return its history."""
+def resume(path: Path, nets: nn.ModuleDict, optimiser, schedule) -> list[dict]:
+    """Load a checkpoint, if there is one, into nets, optimiser and schedule; return its history."""
     if not path.exists():
         return []
     try:
-        return _resumed(path, net, optimiser, schedule)
+        return _resumed(path, nets, optimiser, schedule)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"the checkpoint {path} is damaged ({first_line(error)}): delete it to begin anew"
         ) from None
 
 
-def _resumed(path: Path, net: nn.Module, optimiser, schedule) -> list[dict]:
+def _resumed(path: Path, nets: nn.ModuleDict, optimiser, schedule) -> list[dict]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = file.metadata()
-    net.load_state_dict(
-        {k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")}
+    nets.load_state_dict(
+        {name: value for name, value in tensors.items() if not name.startswith("optimiser.")}
     )
     state: dict[int, dict] = {}
     for name, value in tensors.items():

@@ -4,18 +4,19 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import scipy.signal
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from asc_lib import training
+from asc_lib import recipes, scenes, training
 from asc_lib.corpora.store import Store
 from asc_lib.files import REPOSITORY
-from asc_lib.recipes import SceneRecipe
+from asc_lib.recipes import CP_RESNET, SceneRecipe
 from asc_lib.scene_net import SceneNet
 from asc_lib.scenes import SceneData
 from asc_lib.tags.windows import TagVectors
@@ -33,7 +34,7 @@ def test_mixup_is_the_sum_of_two_clips_weighted():
             assert np.allclose(mixed["y"][clip], own * y[clip] + (1 - own) * y[other])
 
 
-def fit(checkpoint=None, epochs=4, seed=0):
+def fit(checkpoint=None, epochs=4, seed=0, averaged=False):
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
     optimiser = torch.optim.Adam(net.parameters(), 1e-2, amsgrad=True)
@@ -48,6 +49,8 @@ def fit(checkpoint=None, epochs=4, seed=0):
         return (net(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean()
 
     options = dict(epochs=epochs, checkpoint=checkpoint, schedule=schedule)
+    if averaged:
+        options |= dict(average=AveragedModel(net, use_buffers=True), average_from=1 / epochs)
     return training.fit(net, batches, loss, optimiser, **options), net
 
 
@@ -69,6 +72,105 @@ def test_a_run_cut_short_ends_as_if_it_had_not_been(tmp_path, capsys):
     assert all(
         torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values())
     )
+
+
+def test_averaged_weights_and_statistics_are_the_mean_over_the_last_epochs(tmp_path):
+    _, net = fit(averaged=True)
+    ends = [fit(epochs=epochs)[1].state_dict() for epochs in (2, 3, 4)]  # all but the first
+    for name, value in net.state_dict().items():
+        mean = torch.stack([end[name].double() for end in ends]).mean(0)
+        assert torch.allclose(value.double(), mean, atol=1e-6), name
+    checkpoint = tmp_path / "c.safetensors"
+    with pytest.raises(InterruptedError):
+        fit_until(checkpoint, 3)
+    again = fit(checkpoint, averaged=True)[1]
+    assert len(again.state_dict()) == len(net.state_dict())
+    assert all(
+        torch.equal(a, b) for a, b in zip(net.state_dict().values(), again.state_dict().values())
+    )
+
+
+def fit_until(checkpoint, epoch):
+    """Averaged training that is cut short after an epoch is saved."""
+    save = training.save_checkpoint
+
+    def cut(path, nets, optimiser, schedule, history):
+        save(path, nets, optimiser, schedule, history)
+        if len(history) == epoch:
+            raise InterruptedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "save_checkpoint", cut)
+        fit(checkpoint, averaged=True)
+
+
+def test_the_learning_rate_of_cp_resnet():
+    optimiser = torch.optim.SGD([torch.zeros(1)], 1e-4)
+    schedule = scenes.SCHEDULES["linear"](optimiser, 35)
+    rates = []
+    for _ in range(35):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    assert rates[:6] == [1e-4] * 6 and rates[25:] == pytest.approx([1e-6] * 10)
+    assert np.diff(rates[5:26]) == pytest.approx([-99e-6 / 20] * 20)
+
+
+def test_roll_turns_each_excerpt_round():
+    waveforms = torch.arange(2 * 2 * 200_000).reshape(2, 2, 200_000).float()
+    rolled = training.roll(waveforms, np.random.default_rng(0))
+    shifts = []
+    for before, after in zip(waveforms, rolled):
+        shift = int((after[0] == before[0, 0]).nonzero())
+        assert torch.equal(after, before.roll(shift, -1))
+        shifts.append(shift - 200_000 if shift > 100_000 else shift)
+    assert shifts[0] != shifts[1] and max(map(abs, shifts)) <= 55_680
+
+
+def test_crop_pad_leaves_a_stretch_and_zeros_around():
+    waveforms = 1 + torch.rand(200, 2, 100)
+    padded = training.crop_pad(waveforms, np.random.default_rng(0))
+    assert torch.equal(padded, torch.where(padded != 0, waveforms, 0))
+    assert torch.equal(padded[:, 0] != 0, padded[:, 1] != 0)
+    changes = (padded[:, 0] != 0).diff(
+        dim=1, prepend=torch.zeros(200, 1), append=torch.zeros(200, 1)
+    )
+    assert (changes.sum(1) == 2).all()  # one stretch
+    lengths = (padded[:, 0] != 0).sum(1)
+    assert lengths.min() >= 50 and lengths.max() == 100 and lengths.unique().numel() > 30
+    assert (padded[:, 0, 0] != 0).any() and (padded[:, 0, -1] != 0).any()
+
+
+def test_the_recipe_of_cp_resnet(small_mini, monkeypatch):
+    data = scene_data(small_mini)
+    recipe = replace(CP_RESNET, batch=24, crop=10_000, epochs=7)
+    ours = replace(data, recipe=recipe)
+    seen = []
+    monkeypatch.setattr(
+        training, "mix", lambda batch, share, rng: seen.append((batch, share)) or batch
+    )
+    next(ours.training_batches(0, 1))
+    ((batch, shares),) = seen
+    assert shares.shape == (24,) and (shares >= 0.5).all() and len(set(shares)) == 24
+    plain = replace(ours, recipe=replace(recipe, augmentation="none"))
+    excerpt = next(plain.training_batches(0, 1))["waveform"][0, 0].sort().values
+    assert torch.equal(batch["waveform"][0, 0].sort().values, excerpt)
+    assert not ours.optimiser(nn.Linear(1, 1)).defaults["amsgrad"]
+    assert data.optimiser(nn.Linear(1, 1)).defaults["amsgrad"]
+    net = SceneNet(4, front_end="narrow", fusion="before_code", layers=0)
+    averaged = []
+    monkeypatch.setattr(
+        training.AveragedModel, "update_parameters", lambda self, net: averaged.append(net)
+    )
+    ours.train(net, seed=0)
+    assert len(averaged) == 2  # of 7 epochs
+
+
+def test_fields_that_older_recipes_lacked_are_named_only_where_they_differ():
+    assert not {"amsgrad", "augmentation", "average_from"} & recipes.described(SceneRecipe()).keys()
+    named = recipes.described(replace(SceneRecipe(), augmentation="crop_pad"))
+    assert named == recipes.described(SceneRecipe()) | {"augmentation": "crop_pad"}
+    assert recipes.described(recipes.SMALL_TAGGER) == asdict(recipes.SMALL_TAGGER)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():

@@ -15,8 +15,8 @@ import numpy as np
 import soundfile
 
 from ..files import printable
+from ..recipes import RATE
 
-RATE = 48_000  # Hz, of every scene clip
 CHANNELS = 2
 SHORTEST = 1.0  # s
 LOWEST_RATE = 2_000  # Hz

@@ -4,7 +4,6 @@ import inspect
 import json
 import platform
 import re
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .. import corpora
+from .. import corpora, recipes
 from ..corpora.store import Store
 from ..files import (
     DAMAGED,
@@ -44,7 +43,7 @@ def run_name(settings: Settings, *fingerprints: str) -> str:
     """Readable name of a run, with a hash of its parameters (but the device), data and recipe."""
     parameters = settings.parameters()
     parameters.pop("device")
-    described = [asdict(settings.recipe if settings.fusion else settings.tagger_sizes)]
+    described = [recipes.described(settings.recipe if settings.fusion else settings.tagger_sizes)]
     if settings.fusion:
         described += [
             Path(inspect.getfile(cls)).read_text(encoding="utf-8")  # of a plug-in
