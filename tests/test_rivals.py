@@ -13,12 +13,11 @@ from helpers import COMBINED, roots
 from torch import nn
 from torch.nn import functional as F
 
-from asc_lib import diagram, settings
+from asc_lib import diagram, scenes, settings
 from asc_lib.front_ends import FRONT_ENDS, CPResNet, LogMel, SincAcl, SincConv, pre_emphasis
 from asc_lib.fusion import FUSIONS
 from asc_lib.recipes import SMALL_CP_RESNET
 from asc_lib.scene_net import SceneNet, n_parameters
-from asc_lib.scenes import SceneData
 from asc_lib.use import export, system, what_if
 
 NAMES = ["cp_resnet", "sinc_acl"]
@@ -146,19 +145,28 @@ def test_every_fusion_learns_with_it_and_is_drawn(name, fusion):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_from_training_to_predictions_and_what_if(name, precision, tagged, tmp_path):
-    given = COMBINED | dict(front_end=name, epochs=1, precision=precision)
-    checked = settings.check("05_combined", **given)
-    recipe = replace(SMALL_CP_RESNET, epochs=1, precision=precision)
-    scenes: SceneData = replace(tagged, recipe=recipe)
+def test_decibels_are_not_rounded_to_bfloat16(name):
+    net, wave = SceneNet(0, front_end=name), 1000 * torch.randn(2, 2, 24_000)
+    exact, rounded = (
+        scenes.run(net, {"waveform": wave, "tags": torch.zeros(2, 0)}, precision).logits.float()
+        for precision in ("float32", "bfloat16")
+    )
+    assert 0 < (exact - rounded).abs().max() < 0.05
+    with scenes.autocast("cpu", "bfloat16"):
+        assert LogMel()(wave).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_from_training_to_predictions_and_what_if(name, tagged, tmp_path):
+    checked = settings.check("05_combined", **(COMBINED | dict(front_end=name, epochs=1)))
+    data = replace(tagged, recipe=replace(SMALL_CP_RESNET, epochs=1))
     with roots(tmp_path):
-        done = system.train_and_save(checked, scenes)
+        done = system.train_and_save(checked, data)
     assert done.record["parameters"]["front_end"] == name
     loaded = system.load(done.folder, "cpu")
-    rows = scenes.corpus.rows("test")[:4]
-    clips = np.array(scenes.waveforms.waveforms[rows])
-    _, probabilities = scenes.outputs(done.net, rows)
+    rows = data.corpus.rows("test")[:4]
+    clips = np.array(data.waveforms.waveforms[rows])
+    _, probabilities = data.outputs(done.net, rows)
     assert np.allclose(loaded.classify(clips).probabilities, probabilities, atol=1e-6)
     soundfile.write(tmp_path / "x.wav", clips[0].T, 48_000)
     prediction = loaded.predict(tmp_path / "x.wav")
@@ -166,7 +174,7 @@ def test_from_training_to_predictions_and_what_if(name, precision, tagged, tmp_p
     clip = what_if.window_of(prediction, 0)
     assert clip.feature_map.shape[:2] == (1, 128) and clip.feature_map.ndim == 4
     assert what_if.feature_maps(clip) is not None and what_if.what_if(clip) is not None
-    assert len(what_if.clip_table(loaded, scenes, done.evaluated)) == 90
+    assert len(what_if.clip_table(loaded, data, done.evaluated)) == 90
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -77,7 +77,8 @@ def test_a_run_cut_short_ends_as_if_it_had_not_been(tmp_path, capsys):
 def test_averaged_weights_and_statistics_are_the_mean_over_the_last_epochs(tmp_path):
     _, net = fit(averaged=True)
     ends = [fit(epochs=epochs)[1].state_dict() for epochs in (2, 3, 4)]  # all but the first
-    for name, value in net.state_dict().items():
+    floating = {name: v for name, v in net.state_dict().items() if v.is_floating_point()}
+    for name, value in floating.items():
         mean = torch.stack([end[name].double() for end in ends]).mean(0)
         assert torch.allclose(value.double(), mean, atol=1e-6), name
     checkpoint = tmp_path / "c.safetensors"
@@ -135,7 +136,7 @@ def test_crop_pad_leaves_a_stretch_and_zeros_around():
     changes = (padded[:, 0] != 0).diff(
         dim=1, prepend=torch.zeros(200, 1), append=torch.zeros(200, 1)
     )
-    assert (changes.sum(1) == 2).all()  # one stretch
+    assert (changes.abs().sum(1) == 2).all()  # one stretch
     lengths = (padded[:, 0] != 0).sum(1)
     assert lengths.min() >= 50 and lengths.max() == 100 and lengths.unique().numel() > 30
     assert (padded[:, 0, 0] != 0).any() and (padded[:, 0, -1] != 0).any()
