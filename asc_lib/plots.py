@@ -197,15 +197,15 @@ def curves(points: pd.DataFrame) -> Figure:
     return figure
 
 
-def latents(places: pd.DataFrame, names: list[str]) -> Figure:
-    """Values of each of ``names`` by scene (``scene_label``), one point for each place."""
+def latents(places: pd.DataFrame, units: dict[str, str]) -> Figure:
+    """Values by scene (``scene_label``), one point for each place; ``units`` names the columns."""
     labels = sorted(places["scene_label"].unique())
     kept, note = cut(pd.Series(labels), np.arange(len(labels))[::-1], ROWS, "labels")
-    size = (3 * len(names), 1 + 0.25 * len(kept))
-    figure, axes = figure_of(*size, 1, len(names), sharey=True, squeeze=False, notes=(note,))
-    for axis, name in zip(axes[0], names):
+    size = (3 * len(units), 1 + 0.25 * len(kept))
+    figure, axes = figure_of(*size, 1, len(units), sharey=True, squeeze=False, notes=(note,))
+    for axis, (name, unit) in zip(axes[0], units.items()):
         axis.plot(places[name], [labels.index(k) for k in places["scene_label"]], ".", alpha=0.2)
-        axis.set(title=words(name), ylim=(len(kept) - 0.5, -0.5))
+        axis.set(title=f"{name} ({unit})", ylim=(len(kept) - 0.5, -0.5))
     axes[0, 0].set_yticks(range(len(kept)), kept.map(words))
     return figure
 

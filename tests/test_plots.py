@@ -91,7 +91,7 @@ class Made:
 
     def latents(self):
         places = pd.DataFrame(RNG.random((3 * len(self.labels), 4)), columns=list("abcd"))
-        return plots.latents(places.assign(scene_label=self.labels * 3), list("abcd"))
+        return plots.latents(places.assign(scene_label=self.labels * 3), dict.fromkeys("abcd", "s"))
 
     def tags_of(self):
         return plots.tags(

@@ -20,7 +20,7 @@ LOW = (40, 400)  # Hz
 
 def latents(corpus: SceneCorpus) -> np.ndarray:
     """Tilt, hum, throb and room of each clip's place: [clips, 4]."""
-    places = corpus.places.set_index("identifier")[LATENTS]
+    places = corpus.places.set_index("identifier")[[*LATENTS]]
     return places.loc[corpus.clips["location"]].to_numpy()
 
 

@@ -44,7 +44,7 @@ CITIES = (
     "vienna",
 )
 UNUSED = "milan"  # in neither list, as in TAU 2019
-LATENTS = ["tilt", "hum", "throb", "room"]  # of a location: dB per octave, Hz, Hz, s
+LATENTS = {"tilt": "dB per octave", "hum": "Hz", "throb": "Hz", "room": "s"}  # of a location
 BANDS = np.geomspace(60, 16_000, 8)  # Hz, where a city's equaliser and a location's are set
 
 
