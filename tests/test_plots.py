@@ -321,14 +321,19 @@ PARTS = {"filename": ["a", "b", "c"], "recording": ["r", "r", "s"], "tag": ["k",
 
 
 @pytest.mark.parametrize("composed", [False, True])
-@pytest.mark.parametrize("text", ["assert not trained", "assert accuracy", "used = "])
+@pytest.mark.parametrize("text", ["assert not trained", "told = ", "used = "])
 def test_what_holds_for_composed_data_is_asserted_of_them_alone(text, composed):
     """A place and a recording in two splits, tags that give all away, a recording in two sets."""
+    places = pd.DataFrame({"identifier": ["x", "y"]}) if composed else None
+    tables = pd.DataFrame(CLIPS), pd.DataFrame(PARTS), places
+    told = pd.DataFrame({"accuracy": {"true events": 1.0}})
     values = {
-        "corpus": data_set.SceneCorpus("own", Path(), pd.DataFrame(CLIPS), pd.DataFrame(PARTS)),
+        "corpus": data_set.SceneCorpus("own", Path(), *tables),
         "clips": pd.DataFrame({"recordings": ["r", "r"], "set": ["curated", "test"]}),
         "data_set": data_set.DataSet("own", "", None, composed=composed),
-        "stats": SimpleNamespace(linear_probe=lambda *_: np.ones(1)),
+        "probes": SimpleNamespace(told=lambda *_: told),
+        "display": lambda shown: None,
+        "waveforms": None,
     }
     with pytest.raises(AssertionError) if composed else nullcontext():
         exec(cell_with(text), values)
