@@ -144,9 +144,8 @@ def test_every_fusion_learns_with_it_and_is_drawn(name, fusion):
     diagram.network(net)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_decibels_are_not_rounded_to_bfloat16(name):
-    net, wave = SceneNet(0, front_end=name), 1000 * torch.randn(2, 2, 24_000)
+def test_decibels_are_not_rounded_to_bfloat16():
+    net, wave = SceneNet(0, front_end="cp_resnet"), 1000 * torch.randn(2, 2, 24_000)
     exact, rounded = (
         scenes.run(net, {"waveform": wave, "tags": torch.zeros(2, 0)}, precision).logits.float()
         for precision in ("float32", "bfloat16")
