@@ -60,7 +60,7 @@ notebooks: env ## execute the notebooks in place, as they are committed
 	$(BIN)/python tests/tidy_notebooks.py $(PATHS)
 
 evidence: export ASC_RESULTS = $(CURDIR)/results/again
-evidence: env ## repeat the committed runs, in results/again (three hours on two cores)
+evidence: env ## the sweeps of RESULTS.md on today's corpora, in results/again (hours)
 	$(BIN)/asc sweep taggers --data esc50
 	$(BIN)/asc sweep main --data esc50 --seeds 0 1 2 3 4
 	$(BIN)/asc sweep controls --data esc50 --seeds 0 1 2 3 4

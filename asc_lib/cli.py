@@ -27,7 +27,7 @@ from .files import (
     write_text,
     written_whole,
 )
-from .runs import paper, readable, tables
+from .runs import paper, probe, readable, tables
 from .tags import sources
 from .use import export, system
 
@@ -75,7 +75,7 @@ Name = Annotated[
 
 @data_app.command("fetch")
 def fetch_(
-    name: Annotated[str, typer.Argument(help="tau2019, fsdkaggle2019 or esc50")],
+    name: Annotated[str, typer.Argument(help="tau2019, fsdkaggle2019, esc50, yamnet or macs")],
     only: Annotated[str, typer.Option(help="only archives with this word in the name")] = "",
 ) -> None:
     """Download and unpack a data set into ASC_DATA; run it again to resume."""
@@ -92,7 +92,7 @@ def check(
     data_set = corpora.find(data)
     counts, findings = data_set.check()
     print(counts.to_string(index=False, na_rep="-", formatters={"label": shown}), end="\n\n")
-    kinds: dict[tuple, list[str]] = {}
+    kinds: dict[tuple, list] = {}
     for finding in findings:
         key = finding if all_ else (finding.fatal, finding.kind)
         kinds.setdefault(key, []).append(finding)
@@ -163,11 +163,11 @@ def sweep_(
     scheduler: Annotated[
         str, typer.Option(help="tcp://HOST:PORT of a running Dask scheduler")
     ] = "",
-    epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
-    tags: Annotated[str, typer.Option(help="where tags come from, as in notebooks 03 to 05")] = "",
-    tag_windows: Annotated[str, typer.Option(help="as in notebooks 03 to 05")] = "",
+    epochs: Annotated[int | None, typer.Option(help="of each run")] = None,
+    tags: Annotated[str | None, typer.Option(help="as in notebooks 03 to 05")] = None,
+    tag_windows: Annotated[str | None, typer.Option(help="as in notebooks 03 to 05")] = None,
     n_tags: Annotated[int | None, typer.Option(help="as in notebooks 03 to 05")] = None,
-    front_end: Annotated[str, typer.Option(help="as in notebooks 02 to 05")] = "",
+    front_end: Annotated[str | None, typer.Option(help="as in notebooks 02 to 05")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the papermill lines and run nothing")
     ] = False,
@@ -178,14 +178,10 @@ def sweep_(
     """
     from .runs import cells, sweep  # papermill and Dask take seconds; other commands need neither
 
-    given = {
-        "epochs": epochs or None,
-        "tags": tags or None,
-        "tag_windows": tag_windows or None,
-        "n_tags": n_tags,
-        "front_end": front_end or None,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
+    options = dict(
+        epochs=epochs, tags=tags, tag_windows=tag_windows, n_tags=n_tags, front_end=front_end
+    )
+    given = {name: value for name, value in options.items() if value is not None}
     chosen = [
         cell
         for seed in _whole_numbers("--seeds", " ".join([seeds, *(more_seeds or [])]))
@@ -277,11 +273,9 @@ def paper_() -> None:
         diagram.network(paper.best()).savefig(picture, dpi=120)
 
 
-@app.command()
-def probe(data: Data = "mini") -> None:
+@app.command("probe")
+def probe_(data: Data = "mini") -> None:
     """Tags alone, by a linear probe, for every source of tags: a table, tags_alone.csv."""
-    from .runs import probe  # what it needs takes a second to import
-
     table = probe.tags_alone(data)
     write_text(results_root() / corpora.find(data).name / "tags_alone.csv", table.to_csv())
     print(readable.markdown(table))

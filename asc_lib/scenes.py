@@ -201,11 +201,6 @@ class SceneData:
             .assign(softmax=probabilities[len(train) :].argmax(1))
         )
 
-    def back_end(self, net: SceneNet) -> SVC:
-        """The SVM of the kernel that was fixed beforehand, fitted on the training clips' codes."""
-        train = self.corpus.rows("train")
-        return fit_svm(self.outputs(net, train)[0], self.corpus.targets()[train])
-
     def train(self, net: SceneNet, seed: int, checkpoint: Path | None = None) -> pd.DataFrame:
         """Train ``net`` in place by the recipe; return the history. Resumes from ``checkpoint``.
 

@@ -142,7 +142,7 @@ def test_a_long_recording_is_several_clips_of_one_place(folder, tmp_path, monkey
 
 def test_folds_and_lengths_are_variants(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
-    names = corpora.folds(str(folder), 5)
+    names = [corpora.resolved(f"{folder}@fold{fold}of5") for fold in range(1, 6)]
     parts = [corpora.find(name).scenes() for name in names]
     assert names[1] == f"{folder}@fold2of5" and parts[1].name == "own_my_scénes@fold2of5"
     tested = pd.concat([part.clips[part.clips["split"] == "test"] for part in parts])

@@ -86,8 +86,9 @@ def test_a_character_is_part_of_the_name():
     for wrong in ("mini@2", "mini@", "mini@nan", "mini@-0.1"):
         with pytest.raises(ParameterError, match=r"character of mini is 0 to 1, as in mini@0.5"):
             corpora.find(wrong)
-    with pytest.raises(ParameterError, match="parameter 'data'"):
-        corpora.find("tau2019@0.5")
+    for wrong in ("tau2019@0.5", "mini@0@1"):
+        with pytest.raises(ParameterError, match="parameter 'data'"):
+            corpora.find(wrong)
 
 
 @pytest.mark.slow

@@ -55,11 +55,6 @@ def _found(data: str, choice: Iterable[str]) -> tuple[str, DataSet]:
     raise unknown("data", data, [*choice, FOLDER])
 
 
-def folds(data: str, number: int) -> list[str]:
-    """The folds of a custom data set, as data sets: each clip is in the test of one of them."""
-    return [f"{resolved(data)}@fold{fold}of{number}" for fold in range(1, number + 1)]
-
-
 def with_scenes(data: str) -> DataSet:
     """The same, where it has scenes. Raises ParameterError."""
     found = _found(data, scene_data_sets())[1]

@@ -51,10 +51,11 @@ def preset(folder: Path) -> Preset:
     if torch.cuda.is_available():
         return replace(FULL_SIZE, tags="yamnet")
     try:
-        clips = len(table(folder)[0]) * (1 - TEST)
-    except (CorpusError, TypeError):  # told by whoever reads the clips
-        clips = 0
-    epochs = int(np.clip(STEPS * SMALL_SCENE.batch / max(clips, 1), SMALL_SCENE.epochs, 300))
+        lines = (folder / table_file(folder)).read_bytes().count(b"\n")
+    except (CorpusError, OSError):  # told by whoever reads the clips
+        lines = 0
+    epochs = STEPS * SMALL_SCENE.batch / max((1 - TEST) * lines, 1)
+    epochs = int(np.clip(epochs, SMALL_SCENE.epochs, 300))
     scene = replace(SMALL_SCENE, epochs=epochs, eval_every=epochs)
     return Preset("narrow", scene, FULL_SIZE.tagger, 1, cores(), "yamnet")
 

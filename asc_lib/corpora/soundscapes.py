@@ -106,9 +106,10 @@ class Location:
 
 def _shared_out(weights: dict[str, float], count: int, rng: np.random.Generator) -> np.ndarray:
     """``count`` keys in random order, in proportion to their weights; "" where there are none."""
-    bounds = np.cumsum([0, *(weights or {"": 1}).values()])
+    weights = weights or {"": 1}
+    bounds = np.cumsum([0, *weights.values()])
     numbers = np.diff(np.round(bounds / bounds[-1] * count).astype(int))
-    return rng.permutation(np.repeat([*(weights or [""])], numbers))
+    return rng.permutation(np.repeat([*weights], numbers))
 
 
 def locations(recipe: Recipe, sounds: Sounds) -> list[Location]:
@@ -405,6 +406,5 @@ def composed(
         tags, more = checks.check(root, fsdkaggle2019.tables(root), TAG_RATE, 1, None)
         return pd.concat([counts, tags]), findings + more
 
-    return DataSet(
-        title, licence, check, scenes, tag_clips, composed=True, variant=variant, **others
-    )
+    made = variant if title == name else None
+    return DataSet(title, licence, check, scenes, tag_clips, composed=True, variant=made, **others)

@@ -34,7 +34,7 @@ from ..files import (
 from ..front_ends import pre_emphasis
 from ..runs import readable, records
 from ..scene_net import SceneNet, n_parameters
-from ..scenes import SceneData, autocast, inference_batch
+from ..scenes import SceneData, autocast, fit_svm, inference_batch
 from ..schemas import About, read_json, validated
 from ..settings import Settings
 from ..tags.sources import saved_tagger
@@ -350,10 +350,12 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
             {name: value.cpu().contiguous() for name, value in net.state_dict().items()},
             folder / NETWORK,
         )
-        skops.io.dump(scenes.back_end(net), folder / BACK_END)
-        rows = chosen(scenes.corpus.rows("train"))
-        places = np.unique(scenes.corpus.clips["location"].iloc[rows], return_inverse=True)[1]
-        Known(scenes.outputs(net, rows)[0], places).save(folder / KNOWN)
+        train = scenes.corpus.rows("train")
+        codes = scenes.outputs(net, train)[0]
+        skops.io.dump(fit_svm(codes, scenes.corpus.targets()[train]), folder / BACK_END)
+        places = np.unique(scenes.corpus.clips["location"].iloc[train], return_inverse=True)[1]
+        kept = chosen(np.arange(len(train)))
+        Known(codes[kept], places[kept]).save(folder / KNOWN)
         if vectors and vectors.tagger:
             vectors.tagger.save(folder / TAGGER)
         (folder / "README.md").write_text(card(about), encoding="utf-8")
