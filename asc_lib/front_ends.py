@@ -5,7 +5,6 @@ that ``ASC_PLUGINS`` names: every scene notebook then takes it (``-p front_end i
 """
 
 import torch
-import torchaudio
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,9 +29,9 @@ def pre_emphasis(waveform: torch.Tensor) -> torch.Tensor:
 
     ``waveform``: [..., T], int16 or float within ±1; returns float32 [..., T - 1].
     """
-    if waveform.dtype == torch.int16:
-        waveform = waveform.float() / 2**15
-    return 32_000 * torchaudio.functional.preemphasis(waveform, 0.97)[..., 1:]
+    scale = 32_000 / 2**15 if waveform.dtype == torch.int16 else 32_000
+    x = waveform.float()
+    return torch.sub(x[..., 1:], x[..., :-1], alpha=0.97).mul_(scale)
 
 
 class FrontEnd(nn.Module):
