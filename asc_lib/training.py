@@ -42,7 +42,7 @@ def mix(batch: Batch, share: float | np.ndarray, rng: np.random.Generator) -> Ba
 
     def mixed(value: torch.Tensor) -> torch.Tensor:
         own = shares.to(value.device).reshape(-1, *[1] * (value.ndim - 1))
-        return own * value + (1 - own) * value[partners.to(value.device)]
+        return value[partners.to(value.device)].lerp_(value, own)
 
     return {name: mixed(value) for name, value in batch.items()}
 

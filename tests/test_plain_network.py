@@ -44,6 +44,19 @@ def test_it_gives_the_same_answers(name):
     )
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["released", "narrow"])
+def test_it_has_the_same_gradients(name, training):
+    plain, library = (net.double().train(training) for net in both(name))
+    waveform = torch.randn(2, 2, 48_000, dtype=torch.double)
+    no_tags = torch.zeros(2, 0, dtype=torch.double)
+    plain(waveform).logsumexp(1).sum().backward()
+    library(waveform, no_tags).logits.logsumexp(1).sum().backward()
+    ours = {k.removeprefix("front_end."): p.grad for k, p in library.named_parameters()}
+    for key, value in plain.named_parameters():
+        assert torch.allclose(ours[key].view_as(value), value.grad, rtol=1e-6, atol=1e-9), key
+
+
 def test_a_step_of_its_loop_gives_the_same_losses():
     plain, library = (net.train() for net in both("narrow"))
     batch = {"waveform": torch.randn(8, 2, 72_000), "targets": torch.eye(10)[:8]}
