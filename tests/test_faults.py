@@ -484,6 +484,7 @@ def test_what_a_spreadsheet_adds_does_no_harm(own, change):
         (lambda t: t.assign(filename=["audio/x.wav"] + [*t["filename"][1:]]), "one file as"),
         (lambda t: t.assign(filename=t["filename"].str.upper()), "but the file is called"),
         (lambda t: t.assign(label="park"), "has one label"),
+        (lambda t: t.drop(columns="split").replace("park", "start"), "the label 'start', a column"),
         (lambda t: t[:20], "16 training clips: a batch takes 24"),
         (
             lambda t: t.assign(split=["test"] + ["train"] * 31, label=["x"] + [*t["label"][1:]]),

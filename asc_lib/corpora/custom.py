@@ -177,7 +177,7 @@ def table(folder: Path) -> tuple[pd.DataFrame | None, list[Finding]]:
                 problems = [f"has no row for {new.iloc[0]!r}: remove it to have it made again"]
     findings = [Finding(file, problem) for problem in problems]
     if clips is not None and not problems:
-        findings = [*_same_files(folder, file, clips), *_alike(file, clips)]
+        findings = [*_same_files(folder, file, clips), *_unfit_names(file, clips)]
     if findings or "split" not in clips:
         return clips, findings
     return clips, _contradictions(file, clips)
@@ -210,8 +210,12 @@ def _same_files(folder: Path, file: str, clips: pd.DataFrame) -> list[Finding]:
     return found + fault(file, twice, "names one file as {first[0]!r} and as {first[1]!r}")
 
 
-def _alike(file: str, clips: pd.DataFrame) -> list[Finding]:
-    findings = []
+def _unfit_names(file: str, clips: pd.DataFrame) -> list[Finding]:
+    findings = fault(
+        file,
+        sorted(RESERVED.intersection(clips["label"])),
+        "has the label {first!r}, a column of every answer: use another word",
+    )
     for column in clips.columns.intersection(["label", "location", "city"]):
         spellings = clips.groupby(clips[column].str.casefold().str.split().str.join(" "))[column]
         several = [sorted(set(group)) for _, group in spellings if group.nunique() > 1]
@@ -299,11 +303,6 @@ def _contradictions(file: str, clips: pd.DataFrame) -> list[Finding]:
         for split in ("train", "test")
         if not (clips["split"] == split).any()
     ]
-    findings += fault(
-        file,
-        sorted(RESERVED.intersection(clips["label"])),
-        "has the label {first!r}, a column of every answer: use another word",
-    )
     findings += fault(
         file,
         sorted(set(clips["label"]) - set(clips.loc[clips["split"] == "train", "label"])),
