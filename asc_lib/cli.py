@@ -168,6 +168,7 @@ def sweep_(
     tag_windows: Annotated[str, typer.Option(help="as in notebooks 03 to 05")] = "",
     n_tags: Annotated[int | None, typer.Option(help="as in notebooks 03 to 05")] = None,
     front_end: Annotated[str, typer.Option(help="as in notebooks 02 to 05")] = "",
+    recipe: Annotated[str, typer.Option(help="as in notebooks 02 to 05")] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the papermill lines and run nothing")
     ] = False,
@@ -184,6 +185,7 @@ def sweep_(
         "tag_windows": tag_windows or None,
         "n_tags": n_tags,
         "front_end": front_end or None,
+        "recipe": recipe or None,
     }
     given = {name: value for name, value in given.items() if value is not None}
     chosen = [

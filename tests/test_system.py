@@ -223,11 +223,14 @@ def test_a_table_gives_the_tags_of_recordings(saved, tmp_path):
 
 def test_a_system_knows_how_far_clips_are_from_those_that_trained_it(saved, folder):
     trained = load(saved.folder, "cpu")
+    count = len(saved.scenes.corpus.rows("train"))
     clips = np.array(saved.scenes.waveforms.waveforms[saved.scenes.corpus.rows("train")[:3]])
     assert trained.classify(clips).novelty.tolist() == [0, 0, 0]  # they are the training clips
-    assert trained.trained_on == "trained on 90 composed scenes (mini): not for real recordings"
+    assert (
+        trained.trained_on == f"trained on {count} composed scenes (mini): not for real recordings"
+    )
     real = replace(trained, about=trained.about | {"data": trained.about["data"] | {"name": "own"}})
-    assert real.trained_on == "trained on 90 clips of own"
+    assert real.trained_on == f"trained on {count} clips of own"
     known = folder / system.KNOWN
     for spoil in ({"codes": np.zeros((3, 5), "float32")}, {"codes": np.full((3, 64), np.nan)}):
         safetensors.numpy.save_file({"places": np.arange(3)} | spoil, known)
