@@ -20,6 +20,7 @@ from asc_lib import cli
 from asc_lib.corpora import audio
 from asc_lib.fusion import FUSIONS
 from asc_lib.registry import ParameterError
+from asc_lib.runs import tables
 from asc_lib.scene_net import SceneNet
 from asc_lib.use import explorer, export, system, what_if
 from asc_lib.use.novelty import Known, chosen
@@ -238,6 +239,27 @@ def test_a_system_knows_how_far_clips_are_from_those_that_trained_it(saved, fold
             load(sealed(folder))
     known.unlink()  # as systems were saved before
     assert np.isnan(load(sealed(folder), "cpu").classify(clips).novelty).all()
+
+
+def test_the_newest_system_of_a_data_set_that_takes_recordings(saved, tmp_path, monkeypatch):
+    with roots(tmp_path), pytest.raises(UnfitSystem, match="run|train one.*--data mini"):
+        system.newest("mini")
+    first = saved.folder
+    saved.again(tags="true")  # newer, but it cannot tag
+    with roots(saved.root):
+        assert system.newest("mini") == first
+        with pytest.raises(UnfitSystem, match="esc50 has no system for recordings under .*results"):
+            system.newest("esc50")
+
+
+def test_the_card_and_the_tables_give_one_interval(saved):
+    with roots(saved.root):
+        results = tables.Results("mini")
+        for row in results.measured.itertuples():
+            (record,) = [r for r in results.records if r["tags"]["source"] == row.tags]
+            assert (row.low, row.high) == tuple(100 * bound for bound in record["test"]["interval"])
+            told = f"{row.mean:.1f} % ({row.low:.1f} to {row.high:.1f})"
+            assert told in system.card(load(saved.again(tags=row.tags)).about)
 
 
 def test_novelty_is_a_share_of_the_training_clips():

@@ -508,3 +508,19 @@ def saved() -> list[Path]:
     """Folders of the systems under ``ASC_RESULTS``, newest first."""
     found = results_root().glob(f"*/systems/*/{ABOUT}")
     return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
+
+
+def newest(data: str) -> Path:
+    """Folder of the newest system of a data set that tags recordings itself, if it reads tags.
+
+    Raises UnfitSystem, saying what to run, where there is none.
+    """
+    for folder in saved():
+        if folder.parents[1].name == corpora.find(data).name:
+            tags = _about(folder)["tags"]
+            if not tags["names"] or "model" in tags or (folder / TAGGER).is_dir():
+                return folder
+    raise UnfitSystem(
+        f"{data} has no system for recordings under {results_root()}: train one, for example "
+        f"`asc sweep baseline --data {data}`"
+    )
