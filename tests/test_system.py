@@ -257,7 +257,7 @@ def test_the_card_and_the_tables_give_one_interval(saved):
     with roots(saved.root):
         results = tables.Results("mini")
         runs = {each.records[0]["run"]: kind for kind, each in results.systems.items()}
-        row = results.measured.set_index("system").loc[results.names[runs[about["run"]]]]
+        row = results.measured.loc[results.names[runs[about["run"]]]]
     assert [row["low"], row["high"]] == [100 * bound for bound in about["test"]["interval"]]
     assert f"{row['mean']:.1f} % ({row['low']:.1f} to {row['high']:.1f})" in system.card(about)
 
