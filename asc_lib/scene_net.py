@@ -95,7 +95,7 @@ class SceneNet(nn.Module):
     def fix_front_end(self) -> None:
         """Keep the front-end's weights, and the statistics of its normalisation, in training."""
         self.fixed = True
-        self.front_end.requires_grad_(False)
+        self.front_end.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "SceneNet":
         super().train(mode)

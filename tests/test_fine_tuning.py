@@ -141,6 +141,7 @@ def test_training_leaves_a_fixed_front_end_as_it_is(saved, start, tmp_path):
         settings = settings_of(tmp_path / "x.toml", f'{text}fixed = "{fixed}"')
         scenes = replace(saved.scenes, recipe=settings.recipe)
         net = scenes.network(settings)
+        assert net.training and net.front_end.training == (fixed == "none")
         scenes.train(net, 0)
         changed = {
             key.split(".")[0]
