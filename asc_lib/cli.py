@@ -168,6 +168,7 @@ def sweep_(
     tag_windows: Annotated[str | None, typer.Option(help="as in notebooks 03 to 05")] = None,
     n_tags: Annotated[int | None, typer.Option(help="as in notebooks 03 to 05")] = None,
     front_end: Annotated[str | None, typer.Option(help="as in notebooks 02 to 05")] = None,
+    recipe: Annotated[str | None, typer.Option(help="as in notebooks 02 to 05")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the papermill lines and run nothing")
     ] = False,
@@ -179,7 +180,12 @@ def sweep_(
     from .runs import cells, sweep  # papermill and Dask take seconds; other commands need neither
 
     options = dict(
-        epochs=epochs, tags=tags, tag_windows=tag_windows, n_tags=n_tags, front_end=front_end
+        epochs=epochs,
+        tags=tags,
+        tag_windows=tag_windows,
+        n_tags=n_tags,
+        front_end=front_end,
+        recipe=recipe,
     )
     given = {name: value for name, value in options.items() if value is not None}
     chosen = [

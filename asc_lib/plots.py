@@ -280,10 +280,10 @@ def by_filter(table: pd.DataFrame, heads: int, label: str) -> Figure:
     return figure
 
 
-def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
+def timeline(windows: pd.DataFrame, labels: list[str], name: str = "") -> Figure:
     """Scene probabilities of a recording's windows (start, end, scene, one per label) over time.
 
-    A dot marks the back-end's scene of each window.
+    A dot marks the back-end's scene of each window; ``name`` is the recording's.
     """
     likely = windows[labels].max() + windows["scene"].value_counts().reindex(labels, fill_value=0)
     shown, note = cut(likely, likely, ROWS, "scenes, the likeliest in a window")
@@ -311,6 +311,7 @@ def timeline(windows: pd.DataFrame, labels: list[str]) -> Figure:
     )
     axis.set_yticks(np.arange(len(labels)) + 0.5, [words(label) for label in labels])
     axis.set(xlabel="time (s)", xlim=(edges[0], edges[-1]), ylim=(len(labels), 0))
+    axis.set_title(plain(name, 48), loc="right", size=9)
     axis.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     figure.colorbar(shown, ax=axis, label="scene probability")
     return figure

@@ -1,11 +1,23 @@
 """Recipes: the numbers that decide how networks are trained, each with its source."""
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+
+from .files import first_line
+from .registry import ParameterError
 
 PRECISIONS = ("float32", "bfloat16")
 RATE = 48_000  # Hz, of every scene clip
 TAG_RATE = 44_100  # Hz, of what the tagger hears
+MIXUP_PER = ("batch", "clip")
+FIXED = ("none", "front_end")
+Whole = Annotated[int, pydantic.Field(ge=1, lt=2**31)]
+Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 
 
 def added(default: Any) -> Any:
@@ -32,23 +44,31 @@ class SceneRecipe:
     recipe that was published with that front-end [Koutini et al. 2019].
     """
 
-    epochs: int = 90  # [22]
-    batch: int = 24  # [22]; an incomplete last batch is dropped
-    lr: float = 1e-4  # [22]; of Adam
-    schedule: str = "constant"  # of the learning rate, [22]: one of ``scenes.SCHEDULES``
-    weight_decay: float = 1e-3  # [22]
-    crop: int = 240_000  # [22]; samples of a training excerpt, after pre-emphasis
-    test_samples: int = 479_520  # [22]; evaluation reads this many samples from a clip's start
-    mixup: float = 0.1  # mixup [paper], alpha [22]; of waveforms and (ours) of tag vectors
-    mixup_from: int = 7  # [22]; first epoch with mixup
-    eval_every: int = 1  # [22]; epochs between evaluations, from which the paper's protocol selects
+    __pydantic_config__ = pydantic.ConfigDict(strict=True)
+
+    epochs: Whole = 90  # [22]
+    batch: Whole = 24  # [22]; an incomplete last batch is dropped
+    lr: Positive = 1e-4  # [22]; of Adam
+    schedule: str = "constant"  # of the learning rate, [22]: one of ``training.SCHEDULES``
+    weight_decay: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 1e-3  # [22]
+    crop: Whole = 240_000  # [22]; samples of a training excerpt, after pre-emphasis
+    test_samples: Whole = 479_520  # [22]; evaluation reads this many samples from a clip's start
+    mixup: Positive = 0.1  # mixup [paper], alpha [22]; of waveforms and (ours) of tag vectors
+    mixup_from: Whole = 7  # [22]; first epoch with mixup
+    eval_every: Whole = (
+        1  # [22]; epochs between evaluations, from which the paper's protocol selects
+    )
     precision: str = "float32"  # of the network's layers: one of PRECISIONS
     tag_windows: str = "clip"  # that training reads: one of ``tags.windows.CHOICES``; [paper]
     tag_scale: str = "raw"  # of tag vectors, in the network: one of ``scene_net.SCALES``; [paper]
     amsgrad: bool = added(True)  # [22]
     mixup_per: str = added("batch")  # one share a batch [22], or one a "clip", the larger its own
     augmentation: str = added("none")  # of excerpts: one of ``training.AUGMENTATIONS``
-    average_from: float = added(1.0)  # share of the epochs after which weights are averaged
+    average_from: Annotated[float, pydantic.Field(ge=0, le=1)] = added(
+        1.0  # share of the epochs after which weights are averaged
+    )
+    start_from: str = added("")  # folder of a saved system, whose weights are taken over
+    fixed: str = added("none")  # what of it training leaves as it is: one of FIXED
 
 
 @dataclass(frozen=True)
@@ -109,6 +129,46 @@ CP_RESNET = SceneRecipe(
     average_from=5 / 7,
 )
 SMALL_CP_RESNET = replace(CP_RESNET, batch=24, **SMALL)
+NAMED = {"cp_resnet": CP_RESNET, "small_cp_resnet": SMALL_CP_RESNET}
+
+
+def read(source: str, preset: SceneRecipe) -> SceneRecipe:
+    """One of ``NAMED``, or the preset with values of a TOML file; the preset for "".
+
+    ``start_from`` counts from the file's folder. Raises ParameterError for anything but a field
+    with a value that it may have; choices are checked where they are known (``settings``).
+    """
+    if not source:
+        return preset
+    if source in NAMED:
+        return NAMED[source]
+    path = Path(source).expanduser()
+    refused = f"parameter 'recipe' is {source!r}"
+    if not path.is_file():
+        raise ParameterError(f"{refused}: choose one of {', '.join(NAMED)}, or a TOML file's path")
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        known = asdict(preset)
+        wrong = sorted(given.keys() - known.keys())
+        if wrong:
+            raise ValueError(f"there is no {wrong[0]!r}, but {', '.join(known)}")
+        recipe = pydantic.TypeAdapter(SceneRecipe).validate_json(
+            json.dumps(known | given, default=str)  # as JSON: strictly, and yet not an instance
+        )
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ParameterError(f"{refused}: {place} is {first['input']!r}: {first['msg']}") from None
+    except (ValueError, OSError) as error:
+        raise ParameterError(f"{refused}: {first_line(error)}") from None
+    if recipe.fixed != "none" and not recipe.start_from:
+        raise ParameterError(f"{refused}: fixed needs start_from, a saved system's folder")
+    if not recipe.start_from:
+        return recipe
+    start = path.resolve().parent / Path(recipe.start_from).expanduser()
+    return replace(recipe, start_from=str(start.resolve()))
+
+
 SMALL_TAGGER = TaggerSizes(
     bands=64,
     n_fft=2048,

@@ -72,6 +72,9 @@ class SceneNet(nn.Module):
         if "heads" in entry.uses:
             check_heads(heads, front.filters)
         self.n_tags = n_tags
+        self.fusion_name = fusion
+        self.taken_over: list[str] = []  # parts, from a saved system
+        self.fixed = False  # the front-end, in training
         self.scale = tag_scale
         self.tag_scale = nn.Identity() if tag_scale == "raw" else TagScale(n_tags, tag_scale)
         self.front_end = front() if entry.build.waveform else None
@@ -88,6 +91,17 @@ class SceneNet(nn.Module):
         self.output = nn.Linear(
             front.code_width + self.fusion.code_width, n_classes, bias=front.output_bias
         )
+
+    def fix_front_end(self) -> None:
+        """Keep the front-end's weights, and the statistics of its normalisation, in training."""
+        self.fixed = True
+        self.front_end.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "SceneNet":
+        super().train(mode)
+        if self.fixed:
+            self.front_end.eval()
+        return self
 
     def feature_map(self, waveform: torch.Tensor) -> torch.Tensor | None:
         """Pre-emphasised waveform [B, 2, T] to the feature map M [B, f, t]; None if not used."""

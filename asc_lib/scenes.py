@@ -10,10 +10,9 @@ import pandas as pd
 import torch
 from sklearn.svm import SVC
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
-from . import corpora, training
+from . import corpora, fine_tuning, training
 from .corpora import CorpusError, SceneCorpus, store
 from .corpora.audio import RATE
 from .corpora.store import Store
@@ -27,13 +26,6 @@ from .tags.sources import open_tag_vectors
 from .tags.windows import TagVectors
 
 KERNELS = ("rbf", "sigmoid")
-SCHEDULES = {  # of the learning rate, from an optimiser and the number of epochs
-    "constant": lambda optimiser, epochs: None,
-    "cosine": CosineAnnealingLR,  # to 0
-    "linear": lambda optimiser, epochs: LambdaLR(  # Koutini et al.: to 1 % and no further
-        optimiser, lambda done: float(np.interp(done / epochs, (1 / 7, 5 / 7), (1, 0.01)))
-    ),
-}
 KERNEL = "rbf"  # of every figure for which nothing is chosen on test clips
 
 
@@ -69,7 +61,10 @@ class SceneData:
         return len(self.vectors.names) if self.vectors else 0
 
     def network(self, settings: Settings) -> SceneNet:
-        """The untrained network of a scene notebook's settings, initialised by its seed."""
+        """The untrained network of a scene notebook's settings, initialised by its seed.
+
+        With ``start_from`` in the recipe: with weights of that system (``fine_tuning.begin``).
+        """
         torch.manual_seed(settings.seed)
         net = SceneNet(
             self.n_tags,
@@ -81,6 +76,11 @@ class SceneData:
         )
         if self.tag_scale != "raw":
             net.tag_scale.fit(torch.from_numpy(self.vectors.clips[self.corpus.rows("train")]))
+        if self.recipe.start_from:
+            names = self.vectors.names if self.vectors else []
+            fine_tuning.begin(net, self.recipe.start_from, self.corpus.labels, names)
+        if self.recipe.fixed == "front_end":
+            net.fix_front_end()
         return net
 
     @property
@@ -218,7 +218,7 @@ class SceneData:
             optimiser,
             epochs=epochs,
             checkpoint=checkpoint,
-            schedule=SCHEDULES[self.recipe.schedule](optimiser, epochs),
+            schedule=training.SCHEDULES[self.recipe.schedule](optimiser, epochs),
             average=AveragedModel(net, use_buffers=True) if averaging else None,
             average_from=self.recipe.average_from,
             after_epoch=lambda e: accuracies(self.evaluate(net)) if e in evaluated else {},

@@ -121,12 +121,22 @@ class Described(BaseModel):
     environment: dict[Name, int | str]
 
 
+class StartFrom(BaseModel):
+    """A saved system from which weights were taken over."""
+
+    run: Name
+    fingerprint: Name
+    taken_over: Names
+
+
 class SceneRecord(Described):
     table: Literal[2, 3, 4, 5] | None
     parameters: SceneParameters
     labels: Names = Field(min_length=2, max_length=MOST_TAGS)
     macs: int = Field(ge=0)
     tags: Tags | None
+    recipe: dict[Name, int | float | str] | None = None  # where it is not the preset's
+    start_from: StartFrom | None = None
     tag_scale: Scale = "raw"
     test: Figures
     test_all: Figures
@@ -154,6 +164,7 @@ class About(Described):
     test_samples: int = Field(ge=1, le=LONGEST)
     macs: int = Field(ge=0)
     tags: Tags
+    start_from: StartFrom | None = None
     tag_scale: Scale = "raw"
     test: Figures
     files: dict[Name, Name]

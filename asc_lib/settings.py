@@ -3,26 +3,37 @@
 import difflib
 import types
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pandas as pd
 import pydantic
 import torch
 
-from . import corpora
+from . import corpora, recipes
 from .files import first_line
 from .front_ends import FRONT_ENDS
 from .fusion import FUSIONS, SIZES, check_heads
-from .recipes import PRECISIONS, Preset, SceneRecipe, TaggerSizes
+from .recipes import FIXED, MIXUP_PER, PRECISIONS, Preset, SceneRecipe, TaggerSizes
 from .registry import ParameterError, load_plugins, unknown
+from .scene_net import SCALES
 from .tags import sources
 from .tags.tag_data import SUPERVISION
 from .tags.windows import CHOICES
-from .training import default_device
+from .training import AUGMENTATIONS, SCHEDULES, default_device
 
 COMMON = ("data", "seed", "epochs", "device", "threads")
-ANY_SCENE = (*COMMON, "front_end", "precision")
+ANY_SCENE = (*COMMON, "recipe", "front_end", "precision")
 SCENE = (*ANY_SCENE, "tags", "tag_windows", "n_tags")
+RECIPE = {  # choices of a recipe's fields
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+    "tag_windows": CHOICES,
+    "tag_scale": SCALES,
+    "mixup_per": MIXUP_PER,
+    "augmentation": AUGMENTATIONS,
+    "fixed": FIXED,
+}
 NOTEBOOKS = {
     "00_data": ("data",),
     "01_tagger": (*COMMON, "supervision"),
@@ -46,6 +57,8 @@ class Settings(pydantic.BaseModel):
     epochs: int = pydantic.Field(0, ge=0)
     device: str = "cpu"
     threads: int = pydantic.Field(0, ge=0)
+    recipe_source: str = pydantic.Field("", alias="recipe")
+    base: SceneRecipe | None = None  # the recipe, before other parameters
     front_end: str | None = None
     precision: str = "float32"
     tags: str | None = None
@@ -67,7 +80,13 @@ class Settings(pydantic.BaseModel):
     @property
     def recipe(self) -> SceneRecipe:
         own = {"tag_windows": self.tag_windows} if self.tag_windows else {}
-        return replace(self.preset.scene, epochs=self.epochs, precision=self.precision, **own)
+        return replace(self.base, epochs=self.epochs, precision=self.precision, **own)
+
+    def changed(self) -> dict[str, int | float | str]:
+        """The recipe's values that are not the preset's; of a system's folder the name."""
+        preset = asdict(self.preset.scene)
+        values = {k: v for k, v in asdict(self.recipe).items() if v != preset[k]}
+        return values | {k: Path(v).name for k, v in values.items() if k == "start_from"}
 
     @property
     def tagger_sizes(self) -> TaggerSizes:
@@ -85,7 +104,9 @@ class Settings(pydantic.BaseModel):
         """All of the notebook, and the fusion; names, where one is a path of this machine."""
         names = NOTEBOOKS[self.notebook] + (("fusion",) if self.fusion else ())
         tags = self.tags and sources.name_of(self.tags)
-        known = {name: getattr(self, name) for name in names}
+        known = {name: getattr(self, name) for name in names if name != "recipe"}
+        if self.recipe_source:
+            known["recipe"] = Path(self.recipe_source).name
         return known | {"data": self.data_name} | ({"tags": tags} if "tags" in known else {})
 
     def describe(self) -> pd.DataFrame:
@@ -132,20 +153,25 @@ def _resolved(settings: Settings) -> Settings:
         _one_of("data", settings.data, corpora.scene_data_sets())
     preset = corpora.with_scenes(settings.data).preset
     data = corpora.resolved(settings.data)
+    base = recipes.read(settings.recipe_source, preset.scene)
+    for name, valid in RECIPE.items():
+        if getattr(base, name) not in valid:
+            raise unknown("recipe", f"{name} = {getattr(base, name)}", valid)
     new: dict[str, object] = {
         "data": data,
-        "epochs": settings.epochs or (preset.tagger if tagging else preset.scene).epochs,
+        "base": base,
+        "epochs": settings.epochs or (preset.tagger if tagging else base).epochs,
         "threads": settings.threads or (preset.tagger_threads if tagging else preset.threads),
         "device": checked_device(settings.device),
     }
     if settings.front_end is not None:
-        new |= _network(settings, preset)
+        new |= _network(settings, preset, base)
     if settings.supervision is not None:
         _one_of("supervision", settings.supervision, SUPERVISION)
     return settings.model_copy(update=new)
 
 
-def _network(settings: Settings, preset: Preset) -> dict[str, object]:
+def _network(settings: Settings, preset: Preset, base: SceneRecipe) -> dict[str, object]:
     _one_of("front_end", settings.front_end, ("auto", *FRONT_ENDS))
     front_end = preset.front_end if settings.front_end == "auto" else settings.front_end
     _one_of("precision", settings.precision, PRECISIONS)
@@ -165,10 +191,13 @@ def _network(settings: Settings, preset: Preset) -> dict[str, object]:
     windows = settings.tag_windows
     if windows is not None:
         _one_of("tag_windows", windows, ("auto", *CHOICES))
-        windows = preset.scene.tag_windows if windows == "auto" else windows
+        windows = base.tag_windows if windows == "auto" else windows
     tagged = entry.build.reads != "nothing"
+    if base.start_from and not entry.build.waveform:
+        raise ParameterError(f"parameter 'recipe': start_from does nothing for {fusion}")
     return {
         "front_end": front_end,
+        "precision": base.precision if settings.precision == "float32" else settings.precision,
         "fusion": fusion,
         "tags": tags if tagged else None,
         "tag_windows": windows if tagged else None,

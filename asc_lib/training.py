@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from .files import first_line, written_whole
@@ -62,6 +63,13 @@ def crop_pad(waveforms: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return waveforms * inside[:, None].to(waveforms.device)
 
 
+SCHEDULES = {  # of the learning rate, from an optimiser and the number of epochs
+    "constant": lambda optimiser, epochs: None,
+    "cosine": CosineAnnealingLR,  # to 0
+    "linear": lambda optimiser, epochs: LambdaLR(  # Koutini et al.: to 1 % and no further
+        optimiser, lambda done: float(np.interp(done / epochs, (1 / 7, 5 / 7), (1, 0.01)))
+    ),
+}
 AUGMENTATIONS = {
     "none": lambda waveforms, rng: waveforms,
     "roll": roll,

@@ -12,7 +12,7 @@ import pytest
 from asc_lib.files import REPOSITORY
 
 COMMON = dict(data="mini", seed=0, epochs=0, device="cpu", threads=0)
-BASELINE = COMMON | dict(front_end="auto", precision="float32")
+BASELINE = COMMON | dict(recipe="", front_end="auto", precision="float32")
 TAGGED = BASELINE | dict(tags="tagger", tag_windows="auto", n_tags=80)
 ATTENTION = TAGGED | dict(heads=2, layers=1)
 COMBINED = ATTENTION | dict(

@@ -20,6 +20,7 @@ from asc_lib import cli
 from asc_lib.corpora import audio
 from asc_lib.fusion import FUSIONS
 from asc_lib.registry import ParameterError
+from asc_lib.runs import tables
 from asc_lib.scene_net import SceneNet
 from asc_lib.use import explorer, export, system, what_if
 from asc_lib.use.novelty import Known, chosen
@@ -223,11 +224,14 @@ def test_a_table_gives_the_tags_of_recordings(saved, tmp_path):
 
 def test_a_system_knows_how_far_clips_are_from_those_that_trained_it(saved, folder):
     trained = load(saved.folder, "cpu")
+    count = len(saved.scenes.corpus.rows("train"))
     clips = np.array(saved.scenes.waveforms.waveforms[saved.scenes.corpus.rows("train")[:3]])
     assert trained.classify(clips).novelty.tolist() == [0, 0, 0]  # they are the training clips
-    assert trained.trained_on == "trained on 90 composed scenes (mini): not for real recordings"
+    assert (
+        trained.trained_on == f"trained on {count} composed scenes (mini): not for real recordings"
+    )
     real = replace(trained, about=trained.about | {"data": trained.about["data"] | {"name": "own"}})
-    assert real.trained_on == "trained on 90 clips of own"
+    assert real.trained_on == f"trained on {count} clips of own"
     known = folder / system.KNOWN
     for spoil in ({"codes": np.zeros((3, 5), "float32")}, {"codes": np.full((3, 64), np.nan)}):
         safetensors.numpy.save_file({"places": np.arange(3)} | spoil, known)
@@ -235,6 +239,27 @@ def test_a_system_knows_how_far_clips_are_from_those_that_trained_it(saved, fold
             load(sealed(folder))
     known.unlink()  # as systems were saved before
     assert np.isnan(load(sealed(folder), "cpu").classify(clips).novelty).all()
+
+
+def test_the_newest_system_of_a_data_set_that_takes_recordings(saved, tmp_path):
+    with roots(tmp_path), pytest.raises(UnfitSystem, match="train one.*--data mini"):
+        system.newest("mini")
+    first = saved.folder
+    saved.again(tags="true")  # newer, but it cannot tag
+    with roots(saved.root):
+        assert system.newest("mini") == first
+        with pytest.raises(UnfitSystem, match="esc50 has no system for recordings under .*results"):
+            system.newest("esc50")
+
+
+def test_the_card_and_the_tables_give_one_interval(saved):
+    about = load(saved.folder, "cpu").about
+    with roots(saved.root):
+        results = tables.Results("mini")
+        runs = {each.records[0]["run"]: kind for kind, each in results.systems.items()}
+        row = results.measured.loc[results.names[runs[about["run"]]]]
+    assert [row["low"], row["high"]] == [100 * bound for bound in about["test"]["interval"]]
+    assert f"{row['mean']:.1f} % ({row['low']:.1f} to {row['high']:.1f})" in system.card(about)
 
 
 def test_novelty_is_a_share_of_the_training_clips():

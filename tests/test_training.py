@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from asc_lib import recipes, scenes, training
+from asc_lib import recipes, training
 from asc_lib.corpora.store import Store
 from asc_lib.files import REPOSITORY
 from asc_lib.recipes import CP_RESNET, SceneRecipe
@@ -107,7 +107,7 @@ def fit_until(checkpoint, epoch):
 
 def test_the_learning_rate_of_cp_resnet():
     optimiser = torch.optim.SGD([torch.zeros(1)], 1e-4)
-    schedule = scenes.SCHEDULES["linear"](optimiser, 35)
+    schedule = training.SCHEDULES["linear"](optimiser, 35)
     rates = []
     for _ in range(35):
         rates.append(optimiser.param_groups[0]["lr"])

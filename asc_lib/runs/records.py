@@ -4,6 +4,7 @@ import inspect
 import json
 import platform
 import re
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ..files import (
     write_text,
     written_whole,
 )
+from ..fine_tuning import origin
 from ..front_ends import FRONT_ENDS
 from ..fusion import FUSIONS
 from ..scene_net import SceneNet, multiply_adds, n_parameters
@@ -43,7 +45,11 @@ def run_name(settings: Settings, *fingerprints: str) -> str:
     """Readable name of a run, with a hash of its parameters (but the device), data and recipe."""
     parameters = settings.parameters()
     parameters.pop("device")
-    described = [recipes.described(settings.recipe if settings.fusion else settings.tagger_sizes)]
+    parameters.pop("recipe", None)  # a file's name; what it holds counts
+    recipe = settings.recipe if settings.fusion else settings.tagger_sizes
+    if settings.fusion and recipe.start_from:
+        recipe = replace(recipe, start_from=origin(recipe.start_from)["fingerprint"])
+    described = [recipes.described(recipe)]
     if settings.fusion:
         described += [
             Path(inspect.getfile(cls)).read_text(encoding="utf-8")  # of a plug-in
@@ -173,6 +179,11 @@ def write_scene_record(
         "macs": multiply_adds(net, scenes.whole(np.array([0]))),
         **summary(evaluated, history),
     }
+    if settings.recipe_source:
+        record["recipe"] = settings.changed()
+    if net.taken_over:
+        start = origin(settings.recipe.start_from)
+        record["start_from"] = start | {"taken_over": net.taken_over}
     _write(
         settings,
         columns,

@@ -46,6 +46,7 @@ def usual(preset: Preset) -> dict[str, int | str]:
     """What the preset of a data set gives parameters that are not named."""
     return {
         "epochs": preset.scene.epochs,
+        "recipe": "",
         "front_end": preset.front_end,
         "threads": preset.threads,
         "precision": "float32",

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from .. import plots
-from ..corpora.audio import RATE
+from ..corpora.audio import RATE, recordings
 from ..plots import png
 from ..scenes import SceneData
 from .system import Prediction, System, UnfitSystem, load, saved
@@ -299,7 +299,7 @@ class Recordings(widgets.VBox):
         if found is None:
             return
         windows = found.windows()
-        self.line.value = png(plots.timeline(windows, self.trained.labels))
+        self.line.value = png(plots.timeline(windows, self.trained.labels, self.recording.value))
         self.tags.value = png(top_tags(found, self.recording.value)) if self.trained.tags else b""
         starts = [f"from {start:.4g} s" for start in windows["start"]]
         _fill(self.window, list(zip(starts, range(len(starts)))))
@@ -311,12 +311,14 @@ class Recordings(widgets.VBox):
 
 
 def found_in(path: str) -> dict[str, Path]:
-    """The file at a path, or those of the folder there, by name; none for an empty path."""
+    """The recordings at a path (``audio.recordings``) by name; none for an empty path."""
     if not str(path).strip():
         return {}
     place = Path(path).expanduser()
-    files = sorted(place.iterdir()) if place.is_dir() else [place]
-    return {file.name: file for file in files if not file.is_dir() or file == place}
+    return {
+        file.relative_to(place).as_posix() if place in file.parents else file.name: file
+        for file in recordings(place)
+    }
 
 
 def wav(waveform: np.ndarray) -> bytes:

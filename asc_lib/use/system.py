@@ -31,6 +31,7 @@ from ..files import (
     write_text,
     written_whole,
 )
+from ..fine_tuning import ABOUT, NETWORK
 from ..front_ends import pre_emphasis
 from ..runs import readable, records
 from ..scene_net import SceneNet, n_parameters
@@ -44,8 +45,6 @@ from ..tags.windows import WindowTagger, as_read
 from .novelty import Known, chosen
 
 VERSION = 2  # of the folder's layout
-ABOUT = "system.json"
-NETWORK = "network.safetensors"
 BACK_END = "svm.skops"
 KNOWN = "known.safetensors"
 TAGGER = "tagger"
@@ -339,8 +338,9 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
             name: record[name]
             for name in (
                 *("run", "system", "parameters", "labels", "data", "n_parameters", "macs"),
-                *("tag_scale", "test", "test_all", "environment"),
+                *("tag_scale", "test", "test_all", "environment", "start_from"),
             )
+            if name in record
         },
     }
     path = results_root() / settings.data_name / "systems" / record["run"]
@@ -407,6 +407,9 @@ def card(about: dict) -> str:
         ),
         "scenes": ", ".join(about["labels"]),
     }
+    start = about.get("start_from")
+    if start:
+        rows["started from"] = f"{start['run']}: {', '.join(start['taken_over'])}"
     table = readable.markdown(pd.DataFrame({"value": rows}).rename_axis(""))
     title = f"# {readable.literal(about['run'])}"
     return f"{title}\n\n{table}\n\nSaved by `asc_lib` (Jung et al. 2020).{caveat}\n"
@@ -507,3 +510,19 @@ def saved() -> list[Path]:
     """Folders of the systems under ``ASC_RESULTS``, newest first."""
     found = results_root().glob(f"*/systems/*/{ABOUT}")
     return [path.parent for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
+
+
+def newest(data: str) -> Path:
+    """Folder of the newest system of a data set that tags recordings itself, if it reads tags.
+
+    Raises UnfitSystem, saying what to run, where there is none.
+    """
+    for folder in saved():
+        if folder.parents[1].name == corpora.find(data).name:
+            tags = _about(folder)["tags"]
+            if not tags["names"] or "model" in tags or (folder / TAGGER).is_dir():
+                return folder
+    raise UnfitSystem(
+        f"{data} has no system for recordings under {results_root()}: train one, for example "
+        f"`asc sweep baseline --data {data}`"
+    )
