@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import BASELINE, COMBINED, NOTEBOOKS, papermill, roots, words
+from helpers import BASELINE, COMBINED, NOTEBOOKS, papermill, read_by, roots, words
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -128,25 +128,17 @@ def built(fusion, front_end, n_tags=12):
     return SceneNet(n_tags, 10, front_end, fusion, **sizes)
 
 
-def inputs_for(net, clips=3, samples=9_600):
-    """Random inputs of what the network reads."""
-    batch = {"waveform": torch.randn(clips, 2, samples), "tags": torch.rand(clips, net.n_tags)}
-    if net.fusion.reads == "windows":
-        batch["tags"] = torch.rand(clips, 2, net.n_tags)
-        batch["times"] = torch.rand(clips, 2, 2)
-    return batch
-
-
 @pytest.mark.parametrize("front_end", ["bands", "narrow"])
 @pytest.mark.parametrize("fusion", ["late", "learnt", *FUSIONS])
 def test_any_fusion_goes_with_any_front_end(fusion, front_end, mine):
     torch.manual_seed(0)
     net = built(fusion, front_end)
-    out = net(**inputs_for(net))
+    inputs = read_by(net, 3, 9_600)
+    out = net(**inputs)
     if fusion != "tags_only" and front_end == "bands":
         assert out.feature_map.shape == (3, 16, 5, 19)
     assert out.logits.shape == (3, 10)
-    out.logits.square().sum().backward()
+    (out.logits.square().sum() + net.fusion.loss(out, inputs)).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
     if fusion in ("late", "learnt"):
         assert all(p.grad.any() for p in net.fusion.parameters())
@@ -154,7 +146,7 @@ def test_any_fusion_goes_with_any_front_end(fusion, front_end, mine):
 
 def test_the_map_of_a_front_end_with_bands_is_attended_and_pooled_filter_by_filter(mine):
     net = built("learnt", "bands").eval()
-    inputs = inputs_for(net)
+    inputs = read_by(net, 3, 9_600)
     out = net(**inputs)
     attended = out.feature_map * out.attention_map[:, :, None, None]
     frames = attended.flatten(2)

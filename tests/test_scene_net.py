@@ -5,12 +5,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers import read_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from asc_lib.front_ends import FRONT_ENDS, Narrow
-from asc_lib.fusion import FUSIONS, Attention, attend, attention_map
+from asc_lib.fusion import FUSIONS, Attention, attend, attention_map, over_frames
 from asc_lib.registry import ParameterError
 from asc_lib.runs import cells, paper
 from asc_lib.scene_net import SceneNet, multiply_adds, n_parameters
@@ -102,17 +103,18 @@ def test_tags_reach_the_output_and_learn(fusion):
         concat_layers=2,
         attention_layers=1,
     )
-    waveform, tags = torch.randn(2, 2, 12_000), torch.rand(2, 20, requires_grad=True)
-    out = net(waveform, tags)
+    inputs = read_by(net, 2, 12_000)
+    tags = inputs["tags"].requires_grad_()
+    out = net(**inputs)
     gradient = torch.autograd.grad(
         out.logits.square().sum(), tags, allow_unused=True, retain_graph=True
     )[0]
-    assert (gradient is None or not gradient.any()) == (fusion == "baseline")
+    assert (gradient is None or not gradient.any()) == (fusion in ("baseline", "tag_targets"))
     assert (out.attention_map is None) == (
-        fusion in ("baseline", "codecat", "before_code", "tags_only")
+        fusion in ("baseline", "codecat", "before_code", "tags_only", "tag_targets")
     )
     assert out.code.shape == (2, 64 + 20 * (fusion == "codecat"))
-    out.logits.sum().backward()
+    (out.logits.sum() + net.fusion.loss(out, inputs)).backward()
     assert all(p.grad is not None for p in net.parameters())
 
 
@@ -271,6 +273,17 @@ def test_the_map_is_the_same_at_every_frame():
     net.front_end.last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     weights = net.fuse(M, tags).attention_map
     assert torch.allclose(seen[0].squeeze(2) / M, weights.unsqueeze(-1).expand_as(M), atol=1e-6)
+
+
+def test_attention_in_time_by_hand():
+    times = torch.tensor([[[0.0, 1.0], [1.0, 2.0], [2.0, 4.0]]])  # middles 0.5, 1.5 and 3 s
+    maps = torch.tensor([[[0.25, 0.75], [0.75, 0.25], [0.0, 1.0]]])  # two filters
+    expected = torch.tensor([[0.25, 0.5, 0.75, 0.5, 0.25, 0.0], [0.75, 0.5, 0.25, 0.5, 0.75, 1.0]])
+    frames = 4 * torch.tensor([0.0, 1.0, 1.5, 2.0, 2.5, 3.5]) / 4 + 0  # middles, s
+    found = over_frames(maps, times, 8)[0]  # middles of frames: 0.25, 0.75, ... 3.75 s
+    at = np.arange(0.25, 4, 0.5)
+    by_hand = [np.interp(at, [0.5, 1.5, 3.0], filter_) for filter_ in maps[0].T.numpy()]
+    assert np.allclose(found, by_hand, atol=1e-6)
 
 
 def test_gradients_of_the_tag_path():

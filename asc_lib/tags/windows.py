@@ -153,9 +153,9 @@ def as_read(
 ) -> dict[str, torch.Tensor]:
     """Network inputs from tag vectors of windows [B, w, c] with their times [w, 2] (s).
 
-    "clip": the mean over windows, by ``weights`` [B, w], as ``tags`` [B, c]; "windows": ``tags``
-    [B, n, c] and ``times`` [B, n, 2] along the excerpts (``windows.along``); "nothing": ``tags``
-    [B, 0].
+    "clip" and "targets": the mean over windows, by ``weights`` [B, w], as ``tags`` [B, c];
+    "windows": ``tags`` [B, n, c] and ``times`` [B, n, 2] along the excerpts (``windows.along``);
+    "nothing": ``tags`` [B, 0].
     """
     if reads == "windows":
         tags, relative = along(values, times, starts, length)
