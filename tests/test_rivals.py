@@ -9,7 +9,7 @@ import pytest
 import scipy.signal
 import soundfile
 import torch
-from helpers import COMBINED, roots
+from helpers import COMBINED, read_by, roots
 from torch import nn
 from torch.nn import functional as F
 
