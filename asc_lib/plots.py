@@ -127,8 +127,8 @@ def attention_in_time(
 ) -> Figure:
     """Tags, spectrogram and attention of a clip on one time axis.
 
-    ``waveform`` [channels, samples]; ``tags``: probabilities [tags, windows], of which the likeliest
-    are shown; ``weights`` [f, t], drawn as multiples of equal weights.
+    ``waveform`` [channels, samples]; ``tags``: probabilities [tags, windows], of the
+    likeliest; ``weights`` [f, t], drawn as multiples of equal weights.
     """
     tags, note = cut(tags, tags.max(axis=1), 8, "tags, the likeliest in a window")
     mel = _log_mel(waveform.mean(0), sr=rate, hop_length=1024, fmax=16_000)

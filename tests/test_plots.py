@@ -77,7 +77,8 @@ class Made:
     def attention_in_time(self):
         noise = RNG.standard_normal((2, 96_000)).astype("float32") / 10
         tags = pd.DataFrame(RNG.random((len(self.tags), 20)), self.tags)
-        return plots.attention_in_time(noise, 48_000, tags, self.weights[0][:, None] * shares(18), 2)
+        weights = self.weights[0][:, None] * shares(18)
+        return plots.attention_in_time(noise, 48_000, tags, weights, 2)
 
     def heat(self):
         table = pd.DataFrame(shares(len(self.tags), len(self.labels)), self.tags, self.labels)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from helpers import ATTENTION, COMBINED, TAGGED
 from typer.testing import CliRunner
 
@@ -16,7 +17,8 @@ from asc_lib.runs import cells as grid
 from asc_lib.runs import records
 from asc_lib.scenes import SceneData
 from asc_lib.settings import Given, check
-from asc_lib.tags.sources import open_tag_vectors
+from asc_lib.tags import sources
+from asc_lib.tags.sources import CONTROLS, open_tag_vectors
 from asc_lib.tags.windows import TagVectors
 
 

@@ -3,13 +3,14 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from asc_lib import stats
 from asc_lib.cli import app
 from asc_lib.fusion import SIZES
-from asc_lib.runs import cells, readable, tables
+from asc_lib.runs import cells, changes, readable, tables
 from asc_lib.runs.tables import Results
 
 SCENES, CITIES = ["airport", "park"], ["lyon", "vienna"]

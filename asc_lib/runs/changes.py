@@ -1,4 +1,4 @@
-"""Which clips change: what each system makes of the clips that the baseline gets wrong, or right."""
+"""Which clips change: what systems make of the clips that the baseline gets wrong, or right."""
 
 import pandas as pd
 

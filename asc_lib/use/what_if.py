@@ -39,9 +39,7 @@ class CachedClip:
         """From the inputs of the network: waveform and tags, as ``SceneData.whole`` gives them."""
         with torch.no_grad(), trained.autocast():
             feature_map = trained.net.eval().feature_map(inputs["waveform"])
-        return cls(
-            trained, feature_map, inputs["tags"], inputs.get("times"), inputs["waveform"]
-        )
+        return cls(trained, feature_map, inputs["tags"], inputs.get("times"), inputs["waveform"])
 
     def output(self, tags: torch.Tensor | None = None, attention: bool = True) -> SceneOutput:
         """The network's own output for these tags (default: the clip's own).
