@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -316,6 +317,39 @@ def test_a_fusion_that_reads_nothing_needs_no_tags(trained, tmp_path):
     loaded, inputs, prediction = check_predictions(scenes, done, tmp_path)
     assert loaded.tagger is None and inputs["tags"].shape == (8, 0)
     assert prediction.described()["tags"] == {}
+
+
+def test_attention_in_time_from_training_to_the_explorer(trained, tmp_path):
+    scenes, done = trained("attention_in_time")
+    loaded, inputs, prediction = check_predictions(scenes, done, tmp_path)
+    assert inputs["tags"].shape == (8, 8, 12)
+    view = Explorer(loaded, scenes, done.evaluated)
+    clip = what_if.CachedClip.of(loaded, scenes.whole(scenes.corpus.rows("test")[:1]))
+    weights = clip.output().attention_map
+    assert weights.shape == (1, 16, clip.feature_map.shape[-1])
+    even = clip.output(attention=False).attention_map
+    assert torch.allclose(even, torch.full_like(weights, loaded.heads / 16))
+    assert (what_if.clip_table(loaded, scenes, done.evaluated)["change"] > 0).any()
+    before = view.what_if.in_time.value
+    start = time.process_time()
+    view.what_if.sliders[0].value = 0.9
+    assert time.process_time() - start < 0.3
+    assert before and view.what_if.in_time.value != before and view.features.value
+    maps = what_if.maps(loaded.net, scenes.vectors.clips[:3])  # as if tags stayed the same
+    assert maps.shape == (3, 16)
+
+
+def test_a_system_that_learnt_tags_predicts_without_them(trained, tmp_path):
+    scenes, done = trained("tag_targets")
+    assert done.record["tags"]["source"] == "tagger" and done.record["tag_scale"] == "raw"
+    assert not (done.folder / system.TAGGER).exists()
+    loaded, inputs, prediction = check_predictions(scenes, done, tmp_path)
+    assert loaded.tagger is None and loaded.tags == [] and inputs["tags"].shape == (8, 0)
+    batch = next(scenes.training_batches(0, 1))
+    assert batch["tags"].shape == (24, 12) and batch["tags"].any()
+    with pytest.raises(system.UnfitSystem, match="reads no tags"):
+        loaded.with_table(tmp_path / "x.csv")
+    assert Explorer(loaded, scenes, done.evaluated).what_if.in_time.value == b""
 
 
 @pytest.mark.parametrize("fusion", ["late", "learnt"])
