@@ -86,6 +86,9 @@ def network(net: SceneNet) -> Figure:
             arrow((x, 1), (x, 2), "C1")
         arrow(start, (x, 1 if method == "weights" else 2), "C1", elbow=True)
         box(x, 2, "⊗" if method == "weights" else "‖", "C1", "circle")
+    if type(fusion).add_outputs is not Fusion.add_outputs:
+        arrow((9.4, 2), (9.4, 0.9), "C1")
+        box(9.4, 0.9, f"tag vector T\n{net.n_tags}", "C1")
     axis.set(xlim=(-0.6, 11.2), ylim=(-0.8, 2.5))
     axis.axis("off")
     return figure

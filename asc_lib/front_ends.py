@@ -7,6 +7,7 @@ that ``ASC_PLUGINS`` names: every scene notebook then takes it (``-p front_end i
 import math
 
 import torch
+import torchaudio
 from torch import nn
 from torch.nn import functional as F
 

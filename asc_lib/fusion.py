@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .registry import Registry
 
 SLOPE = 0.3  # of every LeakyReLU
 SIZES = ("heads", "layers", "concat_layers", "attention_layers")
+AS_INPUT = ("clip", "windows")  # values of ``Fusion.reads`` with which prediction needs tags
 
 
 def tag_layer(n_tags: int, width: int) -> nn.Linear:
@@ -48,8 +50,25 @@ def attention_map(scores: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def attend(feature_map: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Eq. 2: all frames of the map [B, f, t] or [B, f, bands, t], times the weights [B, f]."""
-    return feature_map * weights.reshape(*weights.shape, *[1] * (feature_map.ndim - 2))
+    """Eq. 2: all frames of the map [B, f, t] or [B, f, bands, t], times the weights [B, f].
+
+    Weights [B, f, t] in time: each frame times its own.
+    """
+    in_time = weights if weights.ndim == 3 else weights[..., None]  # [B, f, t] or [B, f, 1]
+    return feature_map * (in_time if feature_map.ndim == 3 else in_time[:, :, None])
+
+
+def over_frames(maps: torch.Tensor, times: torch.Tensor, frames: int) -> torch.Tensor:
+    """Attention maps of windows [B, w, f] to one for each frame [B, f, t]; heads still sum to 1.
+
+    Linear between the middles of windows (``times`` [B, w, 2], in s), constant before the first and
+    after the last. Frames are equal parts of the excerpt, which ends with its last window.
+    """
+    middles = times.mean(2)  # [B, w]
+    frame = (torch.arange(frames, device=times.device) + 0.5) / frames  # [t], of the excerpt
+    since = frame * times[:, -1:, 1:] - middles[:, :-1, None]  # [B, w - 1, t], s
+    passed = (since / middles.diff(dim=1)[..., None]).clamp(0, 1)  # share of the way to the next
+    return maps[:, :1].mT + maps.diff(dim=1).mT @ passed
 
 
 def check_heads(heads: int, filters: int) -> None:
@@ -71,8 +90,9 @@ class Fusion(nn.Module):
     """How tags join the scene network; this one ignores them.
 
     ``reads`` declares the input: "clip", one tag vector per clip [B, c]; "windows", tag vectors of
-    windows [B, w, c] with their times [B, w, 2] (start and end in s after the excerpt's start); or
-    "nothing". ``prepare`` receives it once per batch, and the other methods receive its result.
+    windows [B, w, c] with their times [B, w, 2] (start and end in s after the excerpt's start);
+    "targets", in training one tag vector per clip, for ``loss``, and nothing [B, 0] at prediction;
+    or "nothing". ``prepare`` receives it once per batch, and the other methods its result.
     ``pooled_width`` and ``code_width``: the number of values added by before_code and after_code.
     """
 
@@ -86,8 +106,11 @@ class Fusion(nn.Module):
         return tags
 
     def weights(self, tags) -> torch.Tensor | None:
-        """Attention map [B, f] over the filters of the feature map, or None."""
+        """Attention map [B, f] over the filters, one for each window [B, w, f], or None."""
         return None
+
+    def add_outputs(self, code_width: int) -> None:
+        """Add layers that read the code; called once, when the network is built."""
 
     def before_code(self, pooled: torch.Tensor, tags) -> torch.Tensor:
         """Pooled feature map [B, 2f] to the input of the code layer."""
@@ -268,3 +291,38 @@ class TagsOnly(BeforeCode):
     """No waveform: the code layer reads the transformed tags alone. A control of ours."""
 
     waveform = False
+
+
+@fusion(
+    "attention_in_time",
+    "heads",
+    "layers",
+    question="Do tags help by weighting filters as they change in time?",
+    main=({"heads": 2, "layers": 1},),
+)
+class AttentionInTime(Attention):
+    """An attention map for each window of tags: the weights follow the sound. Ours.
+
+    As many parameters as ``Attention``, and its equal where all windows are (``over_frames``).
+    """
+
+    reads = "windows"
+
+
+@fusion("tag_targets", question="Do tags help as what the code must predict?")
+class TagTargets(Fusion):
+    """Tags are no input, but what a layer must predict from the code. Ours, after cSEM."""
+
+    reads = "targets"
+    weight = 1.0  # of the tags' cross-entropy, as in cSEM
+
+    def __init__(self, n_tags: int, filters: int):
+        super().__init__()
+        self.n_tags = n_tags
+
+    def add_outputs(self, code_width: int) -> None:
+        self.predicted = nn.Linear(code_width, self.n_tags)
+
+    def loss(self, out, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        scores = self.predicted(out.code).float()  # [B, c]
+        return self.weight * F.binary_cross_entropy_with_logits(scores, batch["tags"])

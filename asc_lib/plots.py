@@ -92,9 +92,8 @@ def clip(
     librosa.display.waveshow(mono, sr=rate, ax=wave, axis="s")
     wave.set(ylabel="amplitude", xlabel="", title=plain(title))
     options = {"sr": rate, "hop_length": 1024, "fmax": 16_000}
-    mel = librosa.feature.melspectrogram(y=mono, n_mels=64, n_fft=4096, **options)
     shown = librosa.display.specshow(
-        librosa.power_to_db(mel, ref=np.max, top_db=70),
+        _log_mel(mono, **options),
         ax=image,
         x_axis="s",
         y_axis="mel",
@@ -115,6 +114,47 @@ def clip(
             size=8,
             bbox={"facecolor": "w", "edgecolor": "none", "pad": 1, "alpha": 0.8},
         )
+    return figure
+
+
+def _log_mel(mono: np.ndarray, **options) -> np.ndarray:
+    mel = librosa.feature.melspectrogram(y=mono, n_mels=64, n_fft=4096, **options)
+    return librosa.power_to_db(mel, ref=np.max, top_db=70)  # [bands, frames], dB
+
+
+def attention_in_time(
+    waveform: np.ndarray, rate: int, tags: pd.DataFrame, weights: np.ndarray, heads: int
+) -> Figure:
+    """Tags, spectrogram and attention of a clip on one time axis.
+
+    ``waveform`` [channels, samples]; ``tags``: probabilities [tags, windows], of the
+    likeliest; ``weights`` [f, t], drawn as multiples of equal weights.
+    """
+    tags, note = cut(tags, tags.max(axis=1), 8, "tags, the likeliest in a window")
+    mel = _log_mel(waveform.mean(0), sr=rate, hop_length=1024, fmax=16_000)
+    seconds, filters = waveform.shape[1] / rate, len(weights)
+    figure, axes = figure_of(8, 5, 3, 1, sharex=True, notes=(note,), layout="none", dpi=85)
+    figure.subplots_adjust(left=0.22, right=0.99, bottom=0.1, top=0.93, hspace=0.12)
+    panels = [
+        (tags, 0, 1, "probability"),
+        (mel, -70, 0, "dB below maximum"),
+        (weights * filters / heads, 0, None, "weight (1: equal)"),
+    ]
+    for axis, (values, low, high, label) in zip(axes, panels):
+        shown = axis.imshow(
+            values,
+            extent=(0, seconds, len(values), 0),
+            aspect="auto",
+            interpolation="nearest",
+            cmap=MAP,
+            vmin=low,
+            vmax=high,
+        )
+        figure.colorbar(shown, ax=axis, pad=0.02, label=label)
+    axes[0].set_yticks(np.arange(len(tags)) + 0.5, [words(name, 20) for name in tags.index])
+    axes[1].set(ylabel="mel band", ylim=(0, len(mel)))
+    axes[2].hlines(np.arange(1, heads) * filters / heads, 0, seconds, "w", linewidth=1)
+    axes[2].set(ylabel="filters of each head", xlabel="time (s)")
     return figure
 
 

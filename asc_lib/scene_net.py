@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .front_ends import FRONT_ENDS
-from .fusion import FUSIONS, attend, check_heads
+from .fusion import FUSIONS, attend, check_heads, over_frames
 
 
 class SceneOutput(NamedTuple):
@@ -15,7 +15,7 @@ class SceneOutput(NamedTuple):
 
     logits: torch.Tensor  # [B, scenes]
     code: torch.Tensor  # [B, width of the code]
-    attention_map: torch.Tensor | None  # [B, f], each head summing to 1
+    attention_map: torch.Tensor | None  # [B, f] or in time [B, f, t], each head summing to 1
     feature_map: torch.Tensor | None  # [B, f, t], before attention; None without the waveform
 
 
@@ -91,6 +91,7 @@ class SceneNet(nn.Module):
         self.output = nn.Linear(
             front.code_width + self.fusion.code_width, n_classes, bias=front.output_bias
         )
+        self.fusion.add_outputs(self.output.in_features)
 
     def fix_front_end(self) -> None:
         """Keep the front-end's weights, and the statistics of its normalisation, in training."""
@@ -120,12 +121,14 @@ class SceneNet(nn.Module):
     ) -> SceneOutput:
         """Feature map [B, f, t] and tags to logits, code and attention map.
 
-        ``tags`` and ``times``: what the fusion reads (``Fusion.reads``). ``weights`` [B, f]: an
-        attention map to use in place of the tags' own.
+        ``tags`` and ``times``: what the fusion reads (``Fusion.reads``). ``weights`` [B, f] or
+        [B, f, t]: an attention map to use in place of the tags' own.
         """
         prepared = self.prepared(tags, times)
         if weights is None:
-            weights = self.fusion.weights(prepared)  # [B, f], or None
+            weights = self.fusion.weights(prepared)  # [B, f], [B, w, f] or None
+            if weights is not None and weights.ndim == 3:
+                weights = over_frames(weights, times, feature_map.shape[-1])  # [B, f, t]
         if feature_map is None:
             pooled = tags.new_zeros(len(tags), 0)
         else:

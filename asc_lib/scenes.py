@@ -17,7 +17,7 @@ from .corpora import CorpusError, SceneCorpus, store
 from .corpora.audio import RATE
 from .corpora.store import Store
 from .front_ends import pre_emphasis
-from .fusion import FUSIONS
+from .fusion import AS_INPUT, FUSIONS
 from .recipes import SceneRecipe
 from .scene_net import SceneNet, SceneOutput
 from .settings import Settings
@@ -85,7 +85,7 @@ class SceneData:
 
     @property
     def tag_scale(self) -> str:
-        return self.recipe.tag_scale if self.vectors else "raw"
+        return self.recipe.tag_scale if self.vectors and self.reads in AS_INPUT else "raw"
 
     @cached_property
     def source(self) -> Store:
@@ -117,7 +117,7 @@ class SceneData:
         if raw.device.type == "cpu" and self.device != "cpu":
             raw = raw.pin_memory().to(self.device, non_blocking=True)
         batch = {"waveform": pre_emphasis(raw), "tags": torch.zeros(len(rows), 0)}
-        if self.vectors:
+        if self.vectors and (rng or self.reads in AS_INPUT):
             choice = self.recipe.tag_windows if rng else "clip"
             batch |= self.vectors.inputs(
                 rows, self.reads, starts / RATE, length / RATE, choice, rng

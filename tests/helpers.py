@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from asc_lib.files import REPOSITORY
+from asc_lib.scene_net import SceneNet
 
 COMMON = dict(data="mini", seed=0, epochs=0, device="cpu", threads=0)
 BASELINE = COMMON | dict(recipe="", front_end="auto", precision="float32")
@@ -33,6 +35,15 @@ def roots(folder: Path) -> Iterator[None]:
 def words(parameters: dict) -> list[str]:
     """Parameters as papermill takes them."""
     return [word for key, value in parameters.items() for word in ("-p", key, str(value))]
+
+
+def read_by(net: SceneNet, clips: int, samples: int) -> dict[str, torch.Tensor]:
+    """Random inputs [clips, 2, samples] of what a network reads in training."""
+    batch = {"waveform": torch.randn(clips, 2, samples), "tags": torch.rand(clips, net.n_tags)}
+    if net.fusion.reads == "windows":
+        batch["tags"] = torch.rand(clips, 2, net.n_tags)
+        batch["times"] = torch.tensor([[[0.0, 0.1], [0.1, 0.2]]] * clips)
+    return batch
 
 
 def papermill(

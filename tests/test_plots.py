@@ -74,6 +74,12 @@ class Made:
         noise = RNG.standard_normal((2, 96_000)).astype("float32") / 10
         return plots.clip(noise, 48_000, self.file, events)
 
+    def attention_in_time(self):
+        noise = RNG.standard_normal((2, 96_000)).astype("float32") / 10
+        tags = pd.DataFrame(RNG.random((len(self.tags), 20)), self.tags)
+        weights = self.weights[0][:, None] * shares(18)
+        return plots.attention_in_time(noise, 48_000, tags, weights, 2)
+
     def heat(self):
         table = pd.DataFrame(shares(len(self.tags), len(self.labels)), self.tags, self.labels)
         return plots.heat(np.log2(table), "$log2$ \\frac", annotate=".1f", centre=0)
@@ -160,6 +166,7 @@ def cut_at(name: str, labels: int, tags: int, filters: int) -> list[str]:
     """What the notes of a figure must begin with."""
     rows = {
         "clip": [(30, tags)],
+        "attention_in_time": [(8, tags)],
         "heat": [(plots.ROWS, tags), (plots.COLUMNS, labels)],
         "images": [(32, labels)],
         "tags_of": [(6, tags)],

@@ -4,13 +4,14 @@ import json
 import os
 import re
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import BASELINE, COMBINED, NOTEBOOKS, papermill, roots, words
+from helpers import BASELINE, COMBINED, NOTEBOOKS, papermill, read_by, roots, words
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -128,25 +129,17 @@ def built(fusion, front_end, n_tags=12):
     return SceneNet(n_tags, 10, front_end, fusion, **sizes)
 
 
-def inputs_for(net, clips=3, samples=9_600):
-    """Random inputs of what the network reads."""
-    batch = {"waveform": torch.randn(clips, 2, samples), "tags": torch.rand(clips, net.n_tags)}
-    if net.fusion.reads == "windows":
-        batch["tags"] = torch.rand(clips, 2, net.n_tags)
-        batch["times"] = torch.rand(clips, 2, 2)
-    return batch
-
-
 @pytest.mark.parametrize("front_end", ["bands", "narrow"])
 @pytest.mark.parametrize("fusion", ["late", "learnt", *FUSIONS])
 def test_any_fusion_goes_with_any_front_end(fusion, front_end, mine):
     torch.manual_seed(0)
     net = built(fusion, front_end)
-    out = net(**inputs_for(net))
+    inputs = read_by(net, 3, 9_600)
+    out = net(**inputs)
     if fusion != "tags_only" and front_end == "bands":
         assert out.feature_map.shape == (3, 16, 5, 19)
     assert out.logits.shape == (3, 10)
-    out.logits.square().sum().backward()
+    (out.logits.square().sum() + net.fusion.loss(out, inputs)).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
     if fusion in ("late", "learnt"):
         assert all(p.grad.any() for p in net.fusion.parameters())
@@ -154,7 +147,7 @@ def test_any_fusion_goes_with_any_front_end(fusion, front_end, mine):
 
 def test_the_map_of_a_front_end_with_bands_is_attended_and_pooled_filter_by_filter(mine):
     net = built("learnt", "bands").eval()
-    inputs = inputs_for(net)
+    inputs = read_by(net, 3, 9_600)
     out = net(**inputs)
     attended = out.feature_map * out.attention_map[:, :, None, None]
     frames = attended.flatten(2)
@@ -324,6 +317,42 @@ def test_a_fusion_that_reads_nothing_needs_no_tags(trained, tmp_path):
     loaded, inputs, prediction = check_predictions(scenes, done, tmp_path)
     assert loaded.tagger is None and inputs["tags"].shape == (8, 0)
     assert prediction.described()["tags"] == {}
+
+
+def test_attention_in_time_from_training_to_the_explorer(trained, tmp_path):
+    scenes, done = trained("attention_in_time")
+    loaded, inputs, prediction = check_predictions(scenes, done, tmp_path)
+    assert inputs["tags"].shape == (8, 8, 12)
+    view = Explorer(loaded, scenes, done.evaluated)
+    clip = what_if.CachedClip.of(loaded, scenes.whole(scenes.corpus.rows("test")[:1]))
+    weights = clip.output().attention_map
+    assert weights.shape == (1, 16, clip.feature_map.shape[-1])
+    even = clip.output(attention=False).attention_map
+    assert torch.allclose(even, torch.full_like(weights, loaded.heads / 16))
+    assert (what_if.clip_table(loaded, scenes, done.evaluated)["change"] > 0).any()
+    before = view.what_if.in_time.value
+    took = []
+    for value in (0.7, 0.8, 0.9):
+        start = time.process_time()
+        view.what_if.sliders[0].value = value
+        took.append(time.process_time() - start)
+    assert min(took) < 0.3
+    assert before and view.what_if.in_time.value != before and view.features.value
+    maps = what_if.maps(loaded.net, scenes.vectors.clips[:3])  # as if tags stayed the same
+    assert maps.shape == (3, 16)
+
+
+def test_a_system_that_learnt_tags_predicts_without_them(trained, tmp_path):
+    scenes, done = trained("tag_targets")
+    assert done.record["tags"]["source"] == "tagger" and done.record["tag_scale"] == "raw"
+    assert not (done.folder / system.TAGGER).exists()
+    loaded, inputs, prediction = check_predictions(scenes, done, tmp_path)
+    assert loaded.tagger is None and loaded.tags == [] and inputs["tags"].shape == (8, 0)
+    batch = next(scenes.training_batches(0, 1))
+    assert batch["tags"].shape == (24, 12) and batch["tags"].any()
+    with pytest.raises(system.UnfitSystem, match="reads no tags"):
+        loaded.with_table(tmp_path / "x.csv")
+    assert Explorer(loaded, scenes, done.evaluated).what_if.in_time.value == b""
 
 
 @pytest.mark.parametrize("fusion", ["late", "learnt"])

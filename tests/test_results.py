@@ -60,7 +60,7 @@ def test_committed_evidence_is_complete():
     main, controls = (
         {tables.title(*system) for system in sweeps[name]} for name in ("main", "controls")
     )
-    assert set(esc50.measured.index) == main | controls
+    assert main <= set(esc50.measured.index) <= main | controls
     assert (esc50.measured["seeds"].str.len() >= 5).all() and len(mini.measured) == 56
     assert (mini.measured.loc[sorted(main), "seeds"].str.len() == 5).all()
     for number, size in ((2, 8), (3, 20), (4, 8), (5, 20)):

@@ -9,7 +9,7 @@ import pytest
 import scipy.signal
 import soundfile
 import torch
-from helpers import COMBINED, roots
+from helpers import COMBINED, read_by, roots
 from torch import nn
 from torch.nn import functional as F
 
@@ -137,8 +137,9 @@ def test_every_fusion_learns_with_it_and_is_drawn(name, fusion):
     torch.manual_seed(0)
     sizes = dict(heads=4, layers=1, concat_layers=1, attention_layers=1)
     net = SceneNet(5, 3, name, fusion, **sizes)
-    out = net(1000 * torch.randn(2, 2, 24_000), torch.rand(2, 5))
-    out.logits.square().sum().backward()
+    inputs = read_by(net, 2, 24_000)
+    out = net(**inputs | {"waveform": 1000 * inputs["waveform"]})
+    (out.logits.square().sum() + net.fusion.loss(out, inputs)).backward()
     assert out.logits.shape == (2, 3)
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
     diagram.network(net)

@@ -5,12 +5,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers import read_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from asc_lib.front_ends import FRONT_ENDS, Narrow
-from asc_lib.fusion import FUSIONS, Attention, attend, attention_map
+from asc_lib.fusion import FUSIONS, Attention, attend, attention_map, over_frames
 from asc_lib.registry import ParameterError
 from asc_lib.runs import cells, paper
 from asc_lib.scene_net import SceneNet, multiply_adds, n_parameters
@@ -102,17 +103,18 @@ def test_tags_reach_the_output_and_learn(fusion):
         concat_layers=2,
         attention_layers=1,
     )
-    waveform, tags = torch.randn(2, 2, 12_000), torch.rand(2, 20, requires_grad=True)
-    out = net(waveform, tags)
+    inputs = read_by(net, 2, 12_000)
+    tags = inputs["tags"].requires_grad_()
+    out = net(**inputs)
     gradient = torch.autograd.grad(
         out.logits.square().sum(), tags, allow_unused=True, retain_graph=True
     )[0]
-    assert (gradient is None or not gradient.any()) == (fusion == "baseline")
+    assert (gradient is None or not gradient.any()) == (fusion in ("baseline", "tag_targets"))
     assert (out.attention_map is None) == (
-        fusion in ("baseline", "codecat", "before_code", "tags_only")
+        fusion in ("baseline", "codecat", "before_code", "tags_only", "tag_targets")
     )
     assert out.code.shape == (2, 64 + 20 * (fusion == "codecat"))
-    out.logits.sum().backward()
+    (out.logits.sum() + net.fusion.loss(out, inputs)).backward()
     assert all(p.grad is not None for p in net.parameters())
 
 
@@ -271,6 +273,55 @@ def test_the_map_is_the_same_at_every_frame():
     net.front_end.last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     weights = net.fuse(M, tags).attention_map
     assert torch.allclose(seen[0].squeeze(2) / M, weights.unsqueeze(-1).expand_as(M), atol=1e-6)
+
+
+def test_attention_in_time_by_hand():
+    times = torch.tensor([[[0.0, 1.0], [1.0, 2.0], [2.0, 4.0]]])  # middles 0.5, 1.5 and 3 s
+    maps = torch.tensor([[[0.25, 0.75], [0.75, 0.25], [0.0, 1.0]]])  # [windows, filters]
+    weights = over_frames(maps, times, 4)  # frames of 1 s; the third is 2/3 of the way
+    expected = torch.tensor([[[0.25, 0.75, 0.25, 0.0], [0.75, 0.25, 0.75, 1.0]]])
+    assert torch.allclose(weights, expected)
+    M = torch.tensor([[[4.0, 4.0, 4.0, 4.0], [0.0, 4.0, 8.0, 2.0]]])
+    attended = torch.tensor([[[1.0, 3.0, 1.0, 0.0], [0.0, 1.0, 6.0, 2.0]]])
+    assert torch.allclose(attend(M, weights), attended)
+    bands = attend(torch.stack([M, 2 * M], 2), weights)  # [B, f, bands, t]
+    assert torch.allclose(bands, torch.stack([attended, 2 * attended], 2))
+    assert torch.allclose(over_frames(maps, times, 400).sum(1), torch.ones(1, 400))
+
+
+@pytest.mark.parametrize("front_end", ["narrow", "cp_resnet", "sinc_acl"])
+def test_with_equal_windows_attention_in_time_is_attention(front_end):
+    nets = []
+    for name in ("attention", "attention_in_time"):
+        torch.manual_seed(0)
+        nets.append(SceneNet(20, 10, front_end, name, heads=2, layers=1))
+    one, other = nets
+    assert n_parameters(one) == n_parameters(other)
+    assert one.state_dict().keys() == other.state_dict().keys()
+    waveform, tags = 1000 * torch.randn(2, 2, 24_000), torch.rand(2, 20)
+    times = torch.tensor([[[0.0, 0.1], [0.1, 0.25], [0.25, 0.5]]] * 2)
+    expected, found = one(waveform, tags), other(waveform, tags[:, None].expand(2, 3, 20), times)
+    assert torch.allclose(expected.logits, found.logits, atol=1e-5)
+    frames = expected.feature_map.shape[-1]
+    assert found.attention_map.shape == (2, 128, frames)
+    assert torch.allclose(expected.attention_map[..., None], found.attention_map, atol=1e-7)
+    for out in (expected, found):
+        out.logits.square().sum().backward()
+    for a, b in zip(one.parameters(), other.parameters()):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-4 * float(a.grad.abs().max()))
+    changed = other(waveform, torch.rand(2, 3, 20), times)
+    assert not torch.allclose(changed.logits, found.logits, atol=1e-4)
+
+
+def test_tag_targets_by_hand():
+    net = SceneNet(2, 3, "narrow", "tag_targets")
+    assert n_parameters(net) == n_parameters(SceneNet(0, 3, "narrow")) + 64 * 2 + 2
+    net.fusion.predicted.weight.data = torch.eye(2, 64)
+    net.fusion.predicted.bias.data = torch.tensor([0.0, np.log(3.0)])
+    out = net(torch.randn(1, 2, 12_000), torch.rand(1, 2))._replace(code=torch.zeros(1, 64))
+    loss = net.fusion.loss(out, {"tags": torch.tensor([[1.0, 0.5]])})
+    by_hand = (-np.log(0.5) - 0.5 * np.log(0.75) - 0.5 * np.log(0.25)) / 2
+    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_gradients_of_the_tag_path():

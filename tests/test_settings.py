@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from helpers import ATTENTION, COMBINED, TAGGED
 from typer.testing import CliRunner
 
@@ -16,7 +17,8 @@ from asc_lib.runs import cells as grid
 from asc_lib.runs import records
 from asc_lib.scenes import SceneData
 from asc_lib.settings import Given, check
-from asc_lib.tags.sources import open_tag_vectors
+from asc_lib.tags import sources
+from asc_lib.tags.sources import CONTROLS, open_tag_vectors
 from asc_lib.tags.windows import TagVectors
 
 
@@ -138,9 +140,9 @@ def test_every_published_cell_has_a_notebook():
         for name, value in settings.sizes().items():
             assert getattr(row, name) == value
     assert [len(grid.cells(f"table{n}")) for n in (2, 3, 4, 5)] == [8, 20, 8, 20]
-    assert [len(grid.cells(name)) for name in ("main", "systems", "controls")] == [7, 6, 5]
+    assert [len(grid.cells(name)) for name in ("main", "systems", "controls")] == [7, 6, 12]
     assert [cell.settings().tags for cell in grid.cells("controls")] == [
-        "shuffled", "constant", "true", "constant", "tagger"
+        "shuffled", "constant", "true", *CONTROLS, "tagger", "true"
     ]  # fmt: skip
     assert [cell.settings().supervision for cell in grid.cells("taggers")] == [
         "curated",
@@ -152,6 +154,63 @@ def test_every_published_cell_has_a_notebook():
         match="unknown sweep 'table9': choose one of main, systems, first, controls, taggers, all",
     ):
         grid.cells("table9")
+
+
+@pytest.fixture
+def like_tagger(monkeypatch):
+    """In place of the tagger's: as many tags as the true ones but one, known without error."""
+
+    def fake(source, corpus, waveforms, seed):
+        found = open_tag_vectors("true", corpus, None)
+        return replace(found, values=found.values[..., 1:], names=found.names[1:])
+
+    monkeypatch.setattr(sources, "from_tagger", fake)
+
+
+def test_rates_of_error_by_hand():
+    truth = np.array([[1, 1], [1, 0], [0, 0], [0, 0], [0, 0]])
+    scores = np.array([[0.9, 0.1], [0.2, 0.1], [0.8, 0.7], [0.1, 0.0], [0.0, 0.0]])
+    hit, false_alarm = sources.error_rates(truth, scores)  # said of clips 0 and 2; of clip 2
+    assert hit.tolist() == [0.5, 0] and false_alarm == pytest.approx([1 / 3, 1 / 4])
+
+
+def test_tags_with_the_taggers_errors(small_mini, like_tagger):
+    truth = open_tag_vectors("true", small_mini, None).values
+    rows, rng = np.arange(len(truth)), np.random.default_rng(0)
+    for name in ("corrupted", "corrupted_each_epoch"):
+        found = open_tag_vectors(name, small_mini, None, 3)
+        assert found.values.shape == truth.shape and found.tagger is None
+        assert np.array_equal(found.values[..., 1:], truth[..., 1:])  # known without error
+        share = found.values[:, 0, 0].mean(), truth[:, 0, 0].mean()  # at random, as often
+        assert not np.array_equal(found.values[..., 0], truth[..., 0])
+        assert share[0] == pytest.approx(share[1], abs=0.12)
+        assert np.array_equal(found.values, open_tag_vectors(name, small_mini, None, 3).values)
+    drawn = [found.inputs(rows, "clip", 0 * rows, 1.0, "clip", rng)["tags"] for _ in range(2)]
+    assert not torch.equal(*drawn) and torch.equal(drawn[0][:, 1:], drawn[1][:, 1:])
+    few = found.kept(3, small_mini.rows("train"))
+    assert few.inputs(rows, "clip", 0 * rows, 1.0, "clip", rng)["tags"].shape[1] == 3
+    for reads in ("clip", "windows"):  # not in training
+        tags = found.inputs(rows, reads, 0 * rows, 1.0)["tags"].reshape(len(rows), -1)
+        assert np.array_equal(tags, found.values[:, 0])
+
+
+def test_tags_of_other_clips(small_mini, like_tagger):
+    own = sources.from_tagger("tagger", small_mini, None, 0).values[:, 0]
+    train, test = small_mini.rows("train"), small_mini.rows("test")
+
+    def counts(rows):
+        return sorted(map(tuple, rows))
+
+    for name in ("shuffled", "shuffled_from_training", "shuffled_each_epoch"):
+        found = open_tag_vectors(name, small_mini, None, 3)
+        values = found.values[:, 0]
+        assert counts(values[train]) == counts(own[train])
+        assert (counts(values[test]) == counts(own[test])) == (name != "shuffled_from_training")
+        assert set(counts(values[test])) <= set(counts(own))
+        rng = np.random.default_rng(0)
+        drawn = [found.inputs(train, "clip", 0 * train, 1.0, "clip", rng) for _ in range(2)]
+        assert torch.equal(*(part["tags"] for part in drawn)) == (name != "shuffled_each_epoch")
+    assert set(counts(drawn[0]["tags"].numpy())) <= set(counts(own[train]))
 
 
 def test_true_tags(small_mini):
@@ -182,12 +241,12 @@ def test_a_dry_run_prints_lines_that_papermill_takes(tmp_path, monkeypatch):
         app, ["sweep", "controls", "--data", "mini", "--dry-run", "--seeds", "0", "4"]
     )
     lines = [shlex.split(line) for line in done.output.splitlines()]
-    assert done.exit_code == 0 and len(lines) == 10
+    assert done.exit_code == 0 and len(lines) == 24
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {
         "mini",
         "mini/notebooks",
     }
-    assert len({line[2] for line in lines}) == 10 and all(line[0] == "papermill" for line in lines)
+    assert len({line[2] for line in lines}) == 24 and all(line[0] == "papermill" for line in lines)
     for line, cell in zip(
         lines, [one for seed in (0, 4) for one in grid.cells("controls", data="mini", seed=seed)]
     ):
@@ -205,8 +264,9 @@ def test_a_sweep_gives_each_notebook_what_it_has(tmp_path, monkeypatch):
     assert "tags" not in cells[0].parameters and cells[0].parameters["front_end"] == "released"
     assert {cell.parameters["tags"] for cell in cells[1:]} == {str(tmp_path / "own.csv")}
     assert {cell.parameters["data"] for cell in cells} == {"mini@0.5"}
-    (true,) = [c for c in grid.cells("controls", tags="yamnet") if c.parameters["tags"] == "true"]
-    assert true.parameters["fusion"] == "combined_shared"  # a control keeps its own source
+    controls = grid.cells("controls", tags="yamnet")
+    true = [cell.notebook[:2] for cell in controls if cell.parameters["tags"] == "true"]
+    assert true == ["05", "04", "05"]  # a control keeps its own source
 
 
 @pytest.mark.parametrize("tags", [{}, {"tags": "true", "n_tags": 3}, {"tags": "true", "n_tags": 0}])

@@ -305,19 +305,28 @@ def test_onnx_is_the_same_network(saved, tmp_path):
 def test_an_onnx_model_has_the_inputs_that_its_network_reads(tmp_path, fusion):
     import onnxruntime
 
-    tags = [] if fusion == "baseline" else ["rain", 'naïve, "quoted"']
+    tags = [] if fusion in ("baseline", "tag_targets") else ["rain", 'naïve, "quoted"']
     about = {"labels": ["a", "b b", "ç"], "tags": {"names": tags}, "n_tags": len(tags)}
     about |= {"run": "some-run", "test_samples": 9_599}
     net = SceneNet(len(tags), 3, "narrow", fusion, heads=2)
     trained = system.System(net, None, None, about)
     export.export_onnx(trained, tmp_path / "scenes.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "scenes.onnx"))
-    expected = {"baseline": {"waveform"}, "tags_only": {"tags"}}.get(fusion, {"waveform", "tags"})
+    read = {
+        **dict.fromkeys(("baseline", "tag_targets"), {"waveform"}),
+        "tags_only": {"tags"},
+        "attention_in_time": {"waveform", "tags", "times"},
+    }
+    expected = read.get(fusion, {"waveform", "tags"})
     inputs = {entry.name: entry.shape for entry in session.get_inputs()}
     assert inputs.keys() == expected
     for entry in (*session.get_inputs(), *session.get_outputs()):
         assert entry.shape[0] == "batch"
-    given = {name: np.zeros((3, *shape[1:]), "float32") for name, shape in inputs.items()}
+    free = {"batch": 3, "windows": 5}
+    given = {
+        name: np.zeros([free.get(size, size) for size in shape], "float32")
+        for name, shape in inputs.items()
+    }
     assert session.run(["probabilities"], given)[0].shape == (3, 3)  # exported with a batch of two
     found = session.get_modelmeta().custom_metadata_map
     assert (json.loads(found["labels"]), json.loads(found["tags"])) == (trained.labels, tags)

@@ -3,13 +3,14 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from asc_lib import stats
 from asc_lib.cli import app
 from asc_lib.fusion import SIZES
-from asc_lib.runs import cells, readable, tables
+from asc_lib.runs import cells, changes, readable, tables
 from asc_lib.runs.tables import Results
 
 SCENES, CITIES = ["airport", "park"], ["lyon", "vienna"]
@@ -267,3 +268,26 @@ def test_two_sets_of_data_under_one_name_are_told_apart(root):
     names = set(Results("mini", root).measured.index)
     assert {"baseline, data f", "baseline, data g", "attention, 2 heads, 1 layer"} <= names
     assert names == set(Results("mini", root).by("scene").index)
+
+
+def test_which_clips_change(tmp_path):
+    write(tmp_path, "baseline", 0, [0, 1, 2, 3])  # wrong: 0 and 2 of airport, 1 and 3 of park
+    write(tmp_path, "baseline", 1, [0, 1])
+    write(tmp_path, "attention", 0, [0, 4], heads=2, layers=1)
+    table = changes.changes(Results("mini", tmp_path))
+    attention = table.loc["attention, 2 heads, 1 layer"]
+    assert attention["clips"].to_dict() == {"airport": 20, "all": 40, "park": 20}
+    # wrong clips of both seeds: 0 2 | 0 of airport, 1 3 | 1 of park
+    assert attention["gained"].round(3).to_dict() == {"airport": 33.333, "all": 66.667, "park": 100}
+    assert attention["kept"]["airport"] == pytest.approx(100 * 35 / 37)
+    again = table.loc["baseline"]  # 2 and 3 in one order; in the other none
+    assert again["gained"]["all"] == pytest.approx(100 * 2 / 6)
+    assert again["kept"]["all"] == pytest.approx(100 * 72 / 74)
+    parts = pd.DataFrame({"filename": ["000.wav", "000.wav", "002.wav", "003.wav", "004.wav"]})
+    parts = parts.assign(tag=["rain", "rain", "dog", "rain", "bed"], role=["event"] * 4 + ["bed"])
+    table = changes.changes(Results("mini", tmp_path), changes.sounds(parts))
+    attention = table.loc["attention, 2 heads, 1 layer"]
+    assert attention["clips"].to_dict() == {"all": 40, "dog": 1, "rain": 2}
+    assert attention["gained"]["rain"] == pytest.approx(100 / 3)  # 0 3 | 0: only 3 is right now
+    assert attention["kept"].to_dict()["dog"] == 100
+    assert changes.changes(Results("mini", tmp_path / "none")).empty

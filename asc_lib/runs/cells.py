@@ -16,16 +16,17 @@ from ..fusion import FUSIONS, SIZES
 from ..registry import load_plugins
 from ..settings import NOTEBOOKS, Settings, check
 from ..tags import sources
-from ..tags.sources import CONTROLS, open_tag_vectors
+from ..tags.sources import BY_SEED, CONTROLS, open_tag_vectors
 from ..tags.tag_data import SUPERVISION
 from . import records
 
 TAGGER = "01_tagger"
-CONTROL_CELLS = [  # what the paper lacks: the same systems with other tags, and tags alone
-    *(("combined_shared", tags) for tags in CONTROLS),
-    ("attention", "constant"),  # an attention map that is the same for every clip
-    ("tags_only", "tagger"),
-]
+CONTROL_CELLS = {  # what the paper lacks, and the question of each: other tags, and tags alone
+    **{("combined_shared", tags): CONTROLS[tags] for tags in ("shuffled", "constant", "true")},
+    **{("attention", tags): question for tags, question in CONTROLS.items()},
+    ("tags_only", "tagger"): "How accurate are tags alone?",
+    ("tags_only", "true"): "Is the gain by true tags fusion, or tags alone?",
+}
 
 
 def published() -> pd.DataFrame:
@@ -139,7 +140,7 @@ def run_names(chosen: list[Cell]) -> list[str]:
         if settings.notebook == TAGGER:
             names.append(records.tagger_run(settings, corpora.find(settings.data).tagger_clips()))
         else:
-            seed = settings.seed if settings.tags == "shuffled" else 0
+            seed = settings.seed if settings.tags in BY_SEED else 0
             corpus, waveforms = scenes(settings.data)
             tags = None
             if settings.tags:

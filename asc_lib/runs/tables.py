@@ -13,10 +13,10 @@ from .. import corpora, stats
 from ..fusion import FUSIONS, SIZES
 from ..recipes import Preset
 from ..settings import NOTEBOOKS
-from ..tags.sources import CONTROLS
+from ..tags.sources import BY_SEED, CONTROLS
 from ..tags.tag_data import SUPERVISION
 from . import readable
-from .cells import papermill_line, published
+from .cells import CONTROL_CELLS, papermill_line, published
 from .readable import GAIN, spans
 from .records import read_predictions, read_records
 
@@ -62,7 +62,7 @@ class Kind:
     title: str
     changed: str  # parameters other than the usual, in words
     data: str  # fingerprint
-    tags: str | None  # fingerprint; None without tags, and for shuffled ones, which differ by seed
+    tags: str | None  # fingerprint; None without tags, and where they differ by seed
 
     @classmethod
     def of(cls, record: dict, usual: dict[str, int | str]) -> "Kind":
@@ -76,7 +76,7 @@ class Kind:
                 if parameters.get(name) not in (None, value)  # older records lack some
             ),
             data=record["data"]["fingerprint"],
-            tags=tags["fingerprint"] if tags and tags["source"] != "shuffled" else None,
+            tags=tags["fingerprint"] if tags and tags["source"] not in BY_SEED else None,
         )
 
     @property
@@ -410,7 +410,9 @@ class Results:
         return pd.DataFrame(
             {
                 "question": [
-                    CONTROLS.get(tags) or questions.get(fusion, "What does this fusion gain?")
+                    CONTROL_CELLS.get((fusion, tags))
+                    or CONTROLS.get(tags)
+                    or questions.get(fusion, "What does this fusion gain?")
                     for tags, fusion in zip(table["tags"], table["fusion"])
                 ],
                 "system": table.index,

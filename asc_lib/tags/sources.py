@@ -82,15 +82,29 @@ def tagged(tagger: WindowTagger, waveforms: Store, rows: np.ndarray, batch: int 
     )
 
 
-def shuffled(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
-    """The tagger's, dealt out to other clips of the same split."""
+def shuffled(
+    source: str,
+    corpus: SceneCorpus,
+    waveforms: Store,
+    seed: int,
+    from_training: bool = False,
+    each_epoch: bool = False,
+) -> TagVectors:
+    """The tagger's, dealt out to other clips of the same split.
+
+    ``from_training``: test clips draw theirs from training clips instead. ``each_epoch``: training
+    clips draw theirs again in each epoch.
+    """
     found = from_tagger(source, corpus, waveforms, seed)
     rng = np.random.default_rng(seed)
     order = np.arange(len(found.values))
+    train = corpus.rows("train")
     for split in ("train", "test", "unused"):
         rows = corpus.rows(split)
-        order[rows] = rng.permutation(rows)
-    return replace(found, values=found.values[order], tagger=None)
+        others = from_training and split != "train"
+        order[rows] = rng.choice(train, len(rows)) if others else rng.permutation(rows)
+    again = (lambda rows, rng: found.values[rng.choice(train, len(rows))]) if each_epoch else None
+    return replace(found, values=found.values[order], tagger=None, redrawn=again)
 
 
 def constant(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
@@ -120,6 +134,41 @@ def true(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -
     return TagVectors(values, names, source, times=times)
 
 
+def error_rates(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hit and false-alarm rate [c] of scores, for truth [clips, c] of 0 and 1.
+
+    Each tag is said of as many clips as have it, those with its highest scores.
+    """
+    count = truth.sum(0)
+    ranks = (-scores).argsort(0, kind="stable").argsort(0, kind="stable")
+    hits = ((ranks < count) * truth).sum(0)
+    return hits / np.maximum(count, 1), (count - hits) / np.maximum(len(truth) - count, 1)
+
+
+def corrupted(
+    source: str, corpus: SceneCorpus, waveforms: Store, seed: int, each_epoch: bool = False
+) -> TagVectors:
+    """True tags of whole clips, with the errors of our tagger on the training clips.
+
+    A tag that the tagger does not know is said at random, as often as it is true. ``each_epoch``:
+    in training errors are drawn again each time.
+    """
+    found = true(source, corpus, None, seed)
+    tagger = from_tagger("tagger", corpus, waveforms, seed)
+    truth, train = found.values[:, 0], corpus.rows("train")
+    noise = np.random.default_rng(0).random(truth.shape)
+    columns = {name: tagger.clips[:, k] for k, name in enumerate(tagger.names)}
+    scores = np.stack([columns.get(name, noise[:, k]) for k, name in enumerate(found.names)], 1)
+    hit, false_alarm = error_rates(truth[train], scores[train])
+
+    def draw(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        said = rng.random((len(rows), len(hit))) < np.where(truth[rows] > 0, hit, false_alarm)
+        return said[:, None].astype("float32")
+
+    values = draw(np.arange(len(truth)), np.random.default_rng(seed))
+    return replace(found, values=values, redrawn=draw if each_epoch else None)
+
+
 def from_macs(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -> TagVectors:
     """What people heard, each tag as the share of a clip's annotators. Raises ParameterError."""
     shares = macs.read()
@@ -147,14 +196,39 @@ class TagSource(NamedTuple):
     open: Callable[[str, SceneCorpus, Store, int], TagVectors]
     matches: Callable[[str], bool] | None = None  # None: the name alone
     question: str = ""  # that it answers as a control
+    by_seed: bool = False  # its tag vectors differ from seed to seed
 
 
 SOURCES = [
     TagSource("tagger", from_tagger),
     TagSource("yamnet", from_yamnet),
-    TagSource("shuffled", shuffled, question="What do the tags of other clips do?"),
+    TagSource("shuffled", shuffled, None, "What do the tags of other clips do?", True),
     TagSource("constant", constant, question="What if every clip has the same tags?"),
     TagSource("true", true, question="What would a perfect tagger give?"),
+    TagSource(
+        "shuffled_from_training",
+        partial(shuffled, from_training=True),
+        question="Do other clips' tags harm by a shift at test, which is gone here, or by memory?",
+        by_seed=True,
+    ),
+    TagSource(
+        "shuffled_each_epoch",
+        partial(shuffled, each_epoch=True),
+        question="Do other clips' tags harm as noise, which they still are here, or as names?",
+        by_seed=True,
+    ),
+    TagSource(
+        "corrupted",
+        corrupted,
+        question="What do true tags give with our tagger's rates of error?",
+        by_seed=True,
+    ),
+    TagSource(
+        "corrupted_each_epoch",
+        partial(corrupted, each_epoch=True),
+        question="And where their errors are no names of clips, as they change in each epoch?",
+        by_seed=True,
+    ),
     TagSource("macs", from_macs),
     TagSource(
         f"the path of a table ({', '.join(READERS)})",
@@ -168,6 +242,7 @@ SOURCES = [
     ),
 ]
 CONTROLS = {source.name: source.question for source in SOURCES if source.question}
+BY_SEED = {source.name for source in SOURCES if source.by_seed}
 
 
 def find(source: str) -> TagSource:

@@ -1,6 +1,7 @@
 """Tag vectors of windows: how recordings are cut, and which windows a network reads."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -107,6 +108,7 @@ class TagVectors:
     lwlrap: dict | None = None  # of our own tagger, on its test clips
     tagger: WindowTagger | None = None  # that gives tag vectors of other recordings
     times: np.ndarray | None = None
+    redrawn: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
 
     @cached_property
     def clips(self) -> np.ndarray:
@@ -123,7 +125,9 @@ class TagVectors:
         best = np.sort(np.argsort(-spread, kind="stable")[: number or None])
         if len(best) == len(self.names):
             return self
-        return replace(self, values=self.values[..., best], names=[self.names[tag] for tag in best])
+        again = self.redrawn and (lambda rows, rng: self.redrawn(rows, rng)[..., best])
+        names = [self.names[tag] for tag in best]
+        return replace(self, values=self.values[..., best], names=names, redrawn=again)
 
     def inputs(
         self,
@@ -137,10 +141,12 @@ class TagVectors:
         """What a fusion reads (``Fusion.reads``) of excerpts of ``length`` from ``starts`` on (s).
 
         ``choice``: of windows, for a fusion that reads one tag vector (``windows.shares``).
+        ``rng``: in training.
         """
         times = np.array([[0.0, length]]) if self.times is None else self.times
         weights = None if choice == "clip" else shares(choice, times, starts, length, rng)
-        return as_read(torch.from_numpy(self.values[rows]), times, reads, starts, length, weights)
+        values = self.redrawn(rows, rng) if rng and self.redrawn else self.values[rows]
+        return as_read(torch.from_numpy(values), times, reads, starts, length, weights)
 
 
 def as_read(
@@ -153,9 +159,9 @@ def as_read(
 ) -> dict[str, torch.Tensor]:
     """Network inputs from tag vectors of windows [B, w, c] with their times [w, 2] (s).
 
-    "clip": the mean over windows, by ``weights`` [B, w], as ``tags`` [B, c]; "windows": ``tags``
-    [B, n, c] and ``times`` [B, n, 2] along the excerpts (``windows.along``); "nothing": ``tags``
-    [B, 0].
+    "clip" and "targets": the mean over windows, by ``weights`` [B, w], as ``tags`` [B, c];
+    "windows": ``tags`` [B, n, c] and ``times`` [B, n, 2] along the excerpts (``windows.along``);
+    "nothing": ``tags`` [B, 0].
     """
     if reads == "windows":
         tags, relative = along(values, times, starts, length)

@@ -22,6 +22,7 @@ from .what_if import (
     clip_table,
     drawing,
     feature_maps,
+    in_time,
     top_tags,
     window_of,
 )
@@ -69,13 +70,19 @@ class WhatIf(widgets.VBox):
         )
         self.readout = Lines()
         self.picture = _picture()
+        self.in_time = _picture()
         for slider in (*self.sliders, self.other_slider):
             slider.observe(self._moved, "value")
         self.other.observe(lambda change: self._place(), "value")
         self.reset_button.on_click(lambda button: self.reset())
         controls = [*self.sliders, self.other, self.other_slider, self.reset_button]
         super().__init__(
-            [widgets.Box(controls if names else [], layout=ROW), self.readout, self.picture]
+            [
+                widgets.Box(controls if names else [], layout=ROW),
+                self.readout,
+                self.picture,
+                self.in_time,
+            ]
         )
 
     def show(self, clip: CachedClip) -> None:
@@ -99,6 +106,8 @@ class WhatIf(widgets.VBox):
         scenes, now = answers(self.cached, self.tags)
         self._drawing.show(scenes, now)
         self.picture.value = self._drawing.png()
+        over_time = in_time(self.cached, self.tags)
+        self.in_time.value = png(over_time) if over_time else b""
         lines = [
             f"{scene} {100 * row['now']:.1f} % (own tags: {100 * row['own tags']:.1f} %)"
             for scene, row in scenes.nlargest(3, "now").iterrows()

@@ -39,11 +39,11 @@ def example(system: System) -> dict[str, torch.Tensor]:
     """Noise of the shapes that a system's network reads, two clips."""
     noise = torch.Generator().manual_seed(0)
     samples = system.about["test_samples"] + 1
-    read = {"nothing": 1, "clip": 2, "windows": 3}[system.net.fusion.reads]  # of these three
+    read = {"clip": 2, "windows": 3}.get(system.net.fusion.reads, 1)  # of these three
     inputs = {
         "waveform": 0.2 * torch.rand(2, 2, samples, generator=noise) - 0.1,
-        "tags": torch.rand(2, *[1] * (read == 3), system.about["n_tags"], generator=noise),
-        "times": torch.tensor([[[0.0, samples / RATE]]] * 2),
+        "tags": torch.rand(2, *[3] * (read == 3), system.about["n_tags"], generator=noise),
+        "times": torch.tensor([[[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]] * 2) * samples / RATE / 3,
     }
     return dict(list(inputs.items())[:read])
 
@@ -53,8 +53,9 @@ def export_onnx(system: System, path: Path) -> dict[str, float]:
     """Write pre-emphasis, front-end, fusion and softmax as one ONNX model; return its differences.
 
     Inputs, of these the ones that the network reads: ``waveform`` [B, 2, T], within ±1 at 48 kHz,
-    ``tags`` [B, c] and, where the fusion reads windows, ``times``; outputs: ``probabilities``
-    [B, scenes], ``code`` and, with attention, ``attention_map`` [B, f]. Metadata: ``labels`` and
+    ``tags`` [B, c] or, where the fusion reads windows, [B, w, c] with ``times`` [B, w, 2]; outputs:
+    ``probabilities`` [B, scenes], ``code`` and, with attention, ``attention_map`` [B, f] or [B, f,
+    t]. Metadata: ``labels`` and
     ``tags`` (JSON lists), ``rate`` (Hz), ``samples`` (T), ``channels``, ``run`` and ``version`` (of
     this library). Returned is the largest absolute difference between onnxruntime and torch for
     each output, on noise. Raises UnfitSystem where the packages of the extra ``onnx`` are missing,
@@ -70,13 +71,16 @@ def export_onnx(system: System, path: Path) -> dict[str, float]:
     expected = whole(**inputs)
     names = ["probabilities", "code", "attention_map"][: len(expected)]
     with warnings.catch_warnings(action="ignore"):  # of the exporter, about itself
-        batch = dict.fromkeys(inputs, {0: torch.export.Dim("batch")})
+        batch = {0: torch.export.Dim("batch")}
+        free = dict.fromkeys(inputs, batch)
+        if "times" in inputs:
+            free |= dict.fromkeys(("tags", "times"), batch | {1: torch.export.Dim("windows")})
         # strict, since otherwise ``len(tags)`` in a fusion would fix the size of the batch
         model = torch.onnx.export(
-            torch.export.export(whole, (), inputs, dynamic_shapes=batch, strict=True),
+            torch.export.export(whole, (), inputs, dynamic_shapes=free, strict=True),
             input_names=list(inputs),
             output_names=names,
-            dynamic_shapes=batch,
+            dynamic_shapes=free,
             verbose=False,
             external_data=False,
         )

@@ -33,6 +33,7 @@ from ..files import (
 )
 from ..fine_tuning import ABOUT, NETWORK
 from ..front_ends import pre_emphasis
+from ..fusion import AS_INPUT
 from ..runs import readable, records
 from ..scene_net import SceneNet, n_parameters
 from ..scenes import SceneData, autocast, fit_svm, inference_batch
@@ -73,7 +74,8 @@ class System:
 
     @property
     def tags(self) -> list[str]:
-        return self.about["tags"]["names"]  # none where the network reads none
+        """Tags that the network reads; none where it reads none, or has learnt to predict them."""
+        return self.about["tags"]["names"] if self.net.fusion.reads in AS_INPUT else []
 
     @property
     def heads(self) -> int:
@@ -118,7 +120,7 @@ class System:
         """
         raw = torch.from_numpy(clips).to(self.device)
         reads = self.net.fusion.reads
-        if reads == "nothing":
+        if reads not in AS_INPUT:
             tags = {"tags": torch.zeros(len(clips), 0)}
         elif tags is None and not self.tagger:
             raise UnfitSystem(
@@ -356,7 +358,7 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
         places = np.unique(scenes.corpus.clips["location"].iloc[train], return_inverse=True)[1]
         kept = chosen(np.arange(len(train)))
         Known(codes[kept], places[kept]).save(folder / KNOWN)
-        if vectors and vectors.tagger:
+        if vectors and vectors.tagger and scenes.reads in AS_INPUT:
             vectors.tagger.save(folder / TAGGER)
         (folder / "README.md").write_text(card(about), encoding="utf-8")
         about["files"] = {name: _digest(folder / name) for name in _files(folder)}
@@ -445,9 +447,11 @@ def load(folder: Path | str, device: str = "auto") -> System:
         known = None
         if KNOWN in about["files"]:
             known = Known.load(folder / KNOWN, net.output.in_features)
-        tagger = saved_tagger(
-            about["tags"]["source"] or "", folder / TAGGER, about["tags"].get("model")
-        )
+        tagger = None
+        if net.fusion.reads in AS_INPUT:
+            tagger = saved_tagger(
+                about["tags"]["source"] or "", folder / TAGGER, about["tags"].get("model")
+            )
     except Exception as error:  # of three libraries, each with its own kinds
         raise UnfitSystem(f"{folder} cannot be loaded: {first_line(error)}") from None
     device = training.default_device() if device == "auto" else device

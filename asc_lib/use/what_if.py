@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from scipy.spatial.distance import cdist
 
 from .. import plots, training
+from ..corpora.audio import RATE
 from ..scene_net import SceneNet, SceneOutput
 from ..scenes import SceneData, inference_batch
 from .system import Prediction, System
@@ -26,6 +27,7 @@ class CachedClip:
     feature_map: torch.Tensor | None  # [B, f, t]
     tags: torch.Tensor  # [B, c], or windows [B, w, c]
     times: torch.Tensor | None = None  # [B, w, 2], of windows
+    waveform: torch.Tensor | None = None  # [B, 2, T], pre-emphasised
 
     @property
     def vector(self) -> np.ndarray:
@@ -37,7 +39,7 @@ class CachedClip:
         """From the inputs of the network: waveform and tags, as ``SceneData.whole`` gives them."""
         with torch.no_grad(), trained.autocast():
             feature_map = trained.net.eval().feature_map(inputs["waveform"])
-        return cls(trained, feature_map, inputs["tags"], inputs.get("times"))
+        return cls(trained, feature_map, inputs["tags"], inputs.get("times"), inputs["waveform"])
 
     def output(self, tags: torch.Tensor | None = None, attention: bool = True) -> SceneOutput:
         """The network's own output for these tags (default: the clip's own).
@@ -49,7 +51,7 @@ class CachedClip:
             out = self.system.net.fuse(self.feature_map, tags, self.times)
             if attention or out.attention_map is None:
                 return out
-            level = out.attention_map.mean(-1, keepdim=True).expand_as(out.attention_map)
+            level = out.attention_map.mean(1, keepdim=True).expand_as(out.attention_map)
             return self.system.net.fuse(self.feature_map, tags, self.times, level)
 
 
@@ -146,7 +148,10 @@ def drawing(clip: CachedClip) -> "WhatIfFigure":
 
 
 def answers(clip: CachedClip, tags: torch.Tensor | None) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """Scene probabilities now, with the clip's own tags, and without attention; the map [f]."""
+    """Scene probabilities now, with the clip's own tags, and without attention; the map [f].
+
+    In time it is the mean over frames.
+    """
     now = clip.output(tags)
     outputs = {
         "now": now,
@@ -155,7 +160,7 @@ def answers(clip: CachedClip, tags: torch.Tensor | None) -> tuple[pd.DataFrame, 
     }
     return pd.DataFrame(
         {name: probabilities(out)[0] for name, out in outputs.items()}, index=clip.system.labels
-    ), (None if now.attention_map is None else now.attention_map[0].float().cpu().numpy())
+    ), (None if now.attention_map is None else _first(now.attention_map).mean(1).numpy())
 
 
 def feature_maps(clip: CachedClip) -> Figure | None:
@@ -165,7 +170,36 @@ def feature_maps(clip: CachedClip) -> Figure | None:
         return None
     before = clip.feature_map[0].float().cpu()
     before = before.reshape(len(before), -1, before.shape[-1]).mean(1)  # over bands, if any: [f, t]
-    return plots.feature_maps(before.numpy(), (before * weights[0].float().cpu()[:, None]).numpy())
+    return plots.feature_maps(before.numpy(), (before * _first(weights)).numpy())
+
+
+def _first(weights: torch.Tensor) -> torch.Tensor:
+    """The attention map [B, f] or [B, f, t] of the first clip: [f, 1] or [f, t]."""
+    return weights[0].float().cpu().reshape(weights.shape[1], -1)
+
+
+def _order(weights: np.ndarray, heads: int) -> np.ndarray:
+    """Filters head by head, in each by weight [f], the largest first."""
+    return np.lexsort((-weights, np.arange(len(weights)) * heads // len(weights)))
+
+
+def in_time(clip: CachedClip, tags: torch.Tensor | None = None) -> Figure | None:
+    """A clip's tags, sound, and attention in time for these tags; None where there is none.
+
+    Each head's filters are in the order of their mean weights for the clip's own tags.
+    """
+    weights, own = clip.output(tags).attention_map, clip.output().attention_map
+    if weights is None or weights.ndim == 2:
+        return None
+    order = _order(_first(own).mean(1).numpy(), clip.system.heads)
+    shown = (clip.tags if tags is None else tags)[0].float().cpu().numpy()
+    return plots.attention_in_time(
+        clip.waveform[0].float().cpu().numpy(),
+        RATE,
+        pd.DataFrame(shown.T, clip.system.tags),
+        _first(weights).numpy()[order],
+        clip.system.heads,
+    )
 
 
 def window_of(prediction: Prediction, number: int) -> CachedClip:
@@ -234,8 +268,7 @@ class WhatIfFigure:
         return stairs
 
     def _by_head(self, weights: np.ndarray) -> np.ndarray:
-        order = np.argsort(-self.own.reshape(self.heads, -1), axis=1, kind="stable")
-        return np.take_along_axis(weights.reshape(self.heads, -1), order, axis=1)
+        return weights[_order(self.own, self.heads)].reshape(self.heads, -1)
 
     def show(self, scenes: pd.DataFrame, now: np.ndarray | None) -> None:
         """Put other values into the figure; the scale of the map grows where it must."""
