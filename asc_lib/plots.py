@@ -347,7 +347,7 @@ def timeline(windows: pd.DataFrame, labels: list[str], name: str = "") -> Figure
         pd.Series(np.arange(len(labels)) + 0.5, labels).reindex(windows["scene"]),
         "wo",
         markeredgecolor="k",
-        label="scene by the SVM",
+        label="scene by the back-end",
     )
     axis.set_yticks(np.arange(len(labels)) + 0.5, [words(label) for label in labels])
     axis.set(xlabel="time (s)", xlim=(edges[0], edges[-1]), ylim=(len(labels), 0))

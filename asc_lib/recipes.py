@@ -16,6 +16,7 @@ RATE = 48_000  # Hz, of every scene clip
 TAG_RATE = 44_100  # Hz, of what the tagger hears
 MIXUP_PER = ("batch", "clip")
 FIXED = ("none", "front_end")
+CLASS_WEIGHTS = ("none", "balanced")
 Whole = Annotated[int, pydantic.Field(ge=1, lt=2**31)]
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 
@@ -40,7 +41,7 @@ class SceneRecipe:
 
     Sources: [paper], Section 4.2; [22], the system that the same authors released before, with the
     same front-end. The pre-emphasis (0.97 [paper]) and its scale (32,000 [22]) are in
-    ``front_ends.pre_emphasis``, the SVM's settings in ``scenes.fit_svm``. ``CP_RESNET`` is the
+    ``front_ends.pre_emphasis``, the SVM's settings in ``back_ends.fit``. ``CP_RESNET`` is the
     recipe that was published with that front-end [Koutini et al. 2019].
     """
 
@@ -69,6 +70,8 @@ class SceneRecipe:
     )
     start_from: str = added("")  # folder of a saved system, whose weights are taken over
     fixed: str = added("none")  # what of it training leaves as it is: one of FIXED
+    class_weights: str = added("none")  # of loss and back-end: one of CLASS_WEIGHTS
+    back_end: str = added("rbf")  # one of ``back_ends.CHOICES``; an SVM [paper]
 
 
 @dataclass(frozen=True)

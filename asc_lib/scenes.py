@@ -1,19 +1,20 @@
 """What a scene network is fed, how it is trained, and how it is evaluated (Sections 2.1, 4.2)."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.svm import SVC
+from sklearn.base import ClassifierMixin
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from . import corpora, fine_tuning, training
-from .corpora import CorpusError, SceneCorpus, store
+from . import back_ends, corpora, fine_tuning, training
+from .corpora import CorpusError, SceneCorpus, splits, store
 from .corpora.audio import RATE
 from .corpora.store import Store
 from .front_ends import pre_emphasis
@@ -25,8 +26,12 @@ from .stats import accuracy
 from .tags.sources import open_tag_vectors
 from .tags.windows import TagVectors
 
-KERNELS = ("rbf", "sigmoid")
-KERNEL = "rbf"  # of every figure for which nothing is chosen on test clips
+
+class BackEnd(NamedTuple):
+    """The back-end of a run: one of ``back_ends.IN_WORDS``."""
+
+    name: str
+    held_out: dict[str, float] = {}  # accuracy of the candidates, where it was chosen by that
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,21 @@ class SceneData:
         """Cross-entropy of the output layer, and the fusion's own term."""
         inputs = {name: value for name, value in batch.items() if name != "targets"}
         out = run(net, inputs, self.recipe.precision)
-        return F.cross_entropy(out.logits.float(), batch["targets"]) + net.fusion.loss(out, batch)
+        cost = F.cross_entropy(out.logits.float(), batch["targets"], self.class_weights)
+        return cost + net.fusion.loss(out, batch)
+
+    @cached_property
+    def class_weights(self) -> torch.Tensor | None:
+        """Weights [scenes] of the loss, 1 on average over the training clips; None: all alike."""
+        if self.recipe.class_weights == "none":
+            return None
+        counts = np.bincount(self.targets("train"), minlength=len(self.corpus.labels))
+        weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
+        return torch.from_numpy(weights).float().to(self.device)
+
+    def targets(self, *splits: str) -> np.ndarray:
+        """Scenes of the clips in these parts, as indices of the labels."""
+        return self.corpus.targets()[self.corpus.rows(*splits)]
 
     def optimiser(self, net: SceneNet) -> torch.optim.Optimizer:
         return torch.optim.Adam(
@@ -178,28 +197,56 @@ class SceneData:
         parts = (self.whole(rows[start : start + size]) for start in range(0, len(rows), size))
         return outputs(net, parts, self.recipe.precision)
 
-    def evaluate(self, net: SceneNet) -> pd.DataFrame:
+    def evaluate(self, net: SceneNet, back_end: str = "rbf") -> pd.DataFrame:
         """Classify every clip outside the train list: one row per clip, truth and predictions.
 
-        A column for the SVM of each kernel, fitted on the training clips' codes, and ``softmax``,
-        the network's own output layer. ``svm`` is the one whose kernel was fixed beforehand.
+        A column for each back-end, fitted on the training clips' codes; ``predicted`` is that of
+        ``back_end``, which was fixed beforehand.
         """
-        targets = self.corpus.targets()
-        train = self.corpus.rows("train")
-        others = self.corpus.rows("test", "unused")
-        codes, probabilities = self.outputs(net, np.concatenate([train, others]))
-        predicted = {
-            kernel: fit_svm(codes[: len(train)], targets[train], kernel).predict(
-                codes[len(train) :]
-            )
-            for kernel in KERNELS
-        }
+        train, others = self.corpus.rows("train"), self.corpus.rows("test", "unused")
+        codes = self.outputs(net, train)[0]
+        other_codes, probabilities = self.outputs(net, others)
+        found = {
+            name: self.fitted(name, codes).predict(other_codes)
+            for name in back_ends.IN_WORDS
+            if name != back_ends.SOFTMAX
+        } | {back_ends.SOFTMAX: probabilities.argmax(1)}
         return (
             self.corpus.clips.iloc[others][["filename", "scene_label", "city", "location", "split"]]
             .reset_index(drop=True)
-            .assign(truth=targets[others], **predicted, svm=predicted[KERNEL])
-            .assign(softmax=probabilities[len(train) :].argmax(1))
+            .assign(truth=self.targets("test", "unused"), **found, predicted=found[back_end])
         )
+
+    def fitted(self, name: str, codes: np.ndarray) -> ClassifierMixin:
+        """A back-end but the softmax, fitted on the training clips' codes."""
+        return back_ends.fit(name, codes, self.targets("train"), self.recipe.class_weights)
+
+    def back_end(self, settings: Settings, checkpoint: Path | None = None) -> BackEnd:
+        """The recipe's back-end. "held_out": the one that is best on held-out training places.
+
+        It is judged on a third of the training places, with a network that learns from the others
+        in as many steps as the run's own. Where they are too few (a label in one place, less than a
+        batch), the softmax, which needs no further training.
+        """
+        if self.recipe.back_end != back_ends.HELD_OUT:
+            return BackEnd(self.recipe.back_end)
+        batches = len(self.corpus.rows("train")) // self.recipe.batch
+        try:
+            corpus = splits.judged(self.corpus)
+        except CorpusError:
+            return BackEnd(back_ends.SOFTMAX)
+        fewer = len(corpus.rows("train")) // self.recipe.batch
+        if not fewer:
+            return BackEnd(back_ends.SOFTMAX)
+        epochs = -(-self.recipe.epochs * batches // fewer)
+        print(f"choosing the back-end on held-out training places: {epochs} epochs")
+        recipe = replace(self.recipe, epochs=epochs, eval_every=epochs)
+        judged = replace(self, corpus=corpus, recipe=recipe)
+        net = judged.network(settings)
+        judged.train(net, settings.seed, checkpoint and checkpoint.with_suffix(".held-out"))
+        found = judged.evaluate(net)
+        accuracies = {name: accuracy(found["truth"], found[name]) for name in back_ends.CANDIDATES}
+        return BackEnd(max(accuracies, key=accuracies.get), accuracies)
 
     def train(self, net: SceneNet, seed: int, checkpoint: Path | None = None) -> pd.DataFrame:
         """Train ``net`` in place by the recipe; return the history. Resumes from ``checkpoint``.
@@ -223,11 +270,6 @@ class SceneData:
             average_from=self.recipe.average_from,
             after_epoch=lambda e: accuracies(self.evaluate(net)) if e in evaluated else {},
         )
-
-
-def fit_svm(codes: np.ndarray, targets: np.ndarray, kernel: str = KERNEL) -> SVC:
-    """The back-end, on codes [clips, width] as they are; C = 1, gamma = 1 / (width * variance)."""
-    return SVC(kernel=kernel, C=1.0, gamma="scale").fit(codes, targets)
 
 
 def inference_batch(device: str) -> int:
@@ -271,5 +313,5 @@ def accuracies(evaluated: pd.DataFrame) -> dict[str, float]:
     return {
         f"{name}_{kernel}": accuracy(part["truth"], part[kernel])
         for name, part in test_sets(evaluated).items()
-        for kernel in KERNELS
+        for kernel in back_ends.KERNELS
     }

@@ -74,10 +74,10 @@ class Figures(BaseModel):
     balanced_accuracy: Share | None = None  # not in older records
     interval: Bounds
     accuracy_by_kernel: dict[Name, Share]
+    accuracy_logistic: Share | None = None  # not in older records
     accuracy_softmax: Share
     accuracy_paper_protocol: Share
     choices: Count
-    kernel: Name
 
 
 class Tagging(BaseModel):
@@ -129,6 +129,13 @@ class StartFrom(BaseModel):
     taken_over: Names
 
 
+class BackEnd(BaseModel):
+    """That of a run, with the accuracy of its candidates where it was chosen."""
+
+    name: Literal["rbf", "sigmoid", "logistic", "softmax"]
+    held_out: dict[Name, Share] = {}
+
+
 class SceneRecord(Described):
     table: Literal[2, 3, 4, 5] | None
     parameters: SceneParameters
@@ -137,6 +144,7 @@ class SceneRecord(Described):
     tags: Tags | None
     recipe: dict[Name, int | float | str] | None = None  # where it is not the preset's
     start_from: StartFrom | None = None
+    back_end: BackEnd = BackEnd(name="rbf")
     tag_scale: Scale = "raw"
     test: Figures
     test_all: Figures
@@ -155,7 +163,7 @@ class TaggerRecord(Described):
 class About(Described):
     """``system.json``: a saved system."""
 
-    version: Literal[1, 2]
+    version: Literal[1, 2, 3]
     parameters: SceneParameters
     labels: Names = Field(min_length=2, max_length=MOST_TAGS)
     n_tags: int = Field(ge=0, le=MOST_TAGS)
@@ -165,6 +173,7 @@ class About(Described):
     macs: int = Field(ge=0)
     tags: Tags
     start_from: StartFrom | None = None
+    back_end: BackEnd = BackEnd(name="rbf")
     tag_scale: Scale = "raw"
     test: Figures
     files: dict[Name, Name]

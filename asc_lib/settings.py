@@ -10,11 +10,19 @@ import pandas as pd
 import pydantic
 import torch
 
-from . import corpora, recipes
+from . import back_ends, corpora, recipes
 from .files import first_line
 from .front_ends import FRONT_ENDS
 from .fusion import FUSIONS, SIZES, check_heads
-from .recipes import FIXED, MIXUP_PER, PRECISIONS, Preset, SceneRecipe, TaggerSizes
+from .recipes import (
+    CLASS_WEIGHTS,
+    FIXED,
+    MIXUP_PER,
+    PRECISIONS,
+    Preset,
+    SceneRecipe,
+    TaggerSizes,
+)
 from .registry import ParameterError, load_plugins, unknown
 from .scene_net import SCALES
 from .tags import sources
@@ -33,6 +41,8 @@ RECIPE = {  # choices of a recipe's fields
     "mixup_per": MIXUP_PER,
     "augmentation": AUGMENTATIONS,
     "fixed": FIXED,
+    "class_weights": CLASS_WEIGHTS,
+    "back_end": back_ends.CHOICES,
 }
 NOTEBOOKS = {
     "00_data": ("data",),
@@ -236,6 +246,12 @@ class Given:
         values = {} if self.asked else {k: v for k, v in self.names.items() if self._is_new(k, v)}
         values |= {k: self.names[k] for k in NOTEBOOKS[notebook] if k in self.names}
         settings = check(notebook, **values)
+        folds = corpora.folds(settings.data)
+        if folds and notebook not in ("06_results", "07_your_recordings"):
+            raise ParameterError(
+                f"parameter 'data' is {settings.data!r}: a notebook takes one fold, such as "
+                f"{folds[0]!r}; `asc sweep` runs all"
+            )
         self.asked = True
         torch.set_num_threads(settings.threads)
         return settings

@@ -55,6 +55,12 @@ def _found(data: str, choice: Iterable[str]) -> tuple[str, DataSet]:
     raise unknown("data", data, [*choice, FOLDER])
 
 
+def folds(data: str) -> list[str]:
+    """The folds that make up a data set of a folder; none of any other."""
+    base = resolved(data).rpartition("@")[0]
+    return [f"{base}{fold}" for fold in find(data).folds]
+
+
 def with_scenes(data: str) -> DataSet:
     """The same, where it has scenes. Raises ParameterError."""
     found = _found(data, scene_data_sets())[1]

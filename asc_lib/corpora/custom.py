@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..back_ends import HELD_OUT
 from ..files import cores, write_text
 from ..recipes import SMALL_SCENE, Preset
 from ..registry import ParameterError
@@ -20,19 +21,23 @@ SPLITS = ("train", "test", "unused")
 RESERVED = {"start", "end", "scene"}
 SPLIT = "split.csv"  # written beside a table without a column ``split``
 STEPS = 600  # of the optimiser; on 61 clips the training loss is near 0 then
-VARIANT = re.compile(r"fold(\d{1,3})of(\d{1,3})|(\d{1,4}(?:\.\d+)?)s")
+VARIANT = re.compile(r"fold([1-9]\d?)of([1-9]\d?)|([1-9]\d?)folds|(\d{1,4}(?:\.\d+)?)s")
 
 
 def custom(folder: Path, seconds: float = 0, fold: tuple[int, int] | None = None) -> DataSet:
     """The data set in a folder; the full-size tagger tags its scenes.
 
     ``seconds``: length of its clips (0: the median of its recordings). ``fold``: the number of the
-    fold that is tested (from 1), and of all folds; None: the split of the folder.
+    fold that is tested (from 1; 0: none, all clips train), and of all folds; None: the split of the
+    folder.
     """
     name = "own_" + (re.sub(r"\W+", "_", folder.name.lower()).strip("_") or "data").removeprefix(
         "own_"
     )
-    name += f"@{seconds:g}s" * bool(seconds) + ("@fold{}of{}".format(*fold) if fold else "")
+    name += f"@{seconds:g}s" * bool(seconds)
+    if fold:
+        number, folds = fold
+        name += f"@fold{number}of{folds}" if number else f"@{folds}folds"
     return DataSet(
         name,
         "yours",
@@ -40,6 +45,7 @@ def custom(folder: Path, seconds: float = 0, fold: tuple[int, int] | None = None
         lambda: read(name, folder, seconds, fold),
         preset=preset(folder),
         variant=None if fold else partial(_variant, folder, seconds),
+        folds=[f"@fold{k + 1}of{folds}" for k in range(folds)] if fold and not number else [],
     )
 
 
@@ -49,27 +55,29 @@ def preset(folder: Path) -> Preset:
     There a network takes about ``STEPS`` steps, however few the clips.
     """
     if torch.cuda.is_available():
-        return replace(FULL_SIZE, tags="yamnet")
+        scene = replace(FULL_SIZE.scene, back_end=HELD_OUT)
+        return replace(FULL_SIZE, scene=scene, tags="yamnet")
     try:
         lines = (folder / table_file(folder)).read_bytes().count(b"\n")
     except (CorpusError, OSError):  # told by whoever reads the clips
         lines = 0
     epochs = STEPS * SMALL_SCENE.batch / max((1 - TEST) * lines, 1)
     epochs = int(np.clip(epochs, SMALL_SCENE.epochs, 300))
-    scene = replace(SMALL_SCENE, epochs=epochs, eval_every=epochs)
+    scene = replace(SMALL_SCENE, epochs=epochs, eval_every=epochs, back_end=HELD_OUT)
     return Preset("narrow", scene, FULL_SIZE.tagger, 1, cores(), "yamnet")
 
 
 def _variant(folder: Path, seconds: float, word: str) -> DataSet:
     match = VARIANT.fullmatch(word)
-    fold, folds, length = match.groups() if match else (None, None, None)
+    fold, of, folds, length = match.groups() if match else [None] * 4
     if length and not seconds and float(length) >= audio.SHORTEST:
         return custom(folder, float(length))
-    if folds and 1 <= int(fold) <= int(folds) and int(folds) > 1:
-        return custom(folder, seconds, (int(fold), int(folds)))
+    if int(of or folds or 0) > 1 and int(fold or 0) <= int(of or folds):
+        return custom(folder, seconds, (int(fold or 0), int(of or folds)))
     raise ParameterError(
         f"parameter 'data' ends with '@{word}': a folder takes @10s (clips of 10 s, of at least "
-        f"{audio.SHORTEST:g} s), then @fold2of5 (the second of five folds is the test)"
+        f"{audio.SHORTEST:g} s), then @fold2of5 (the second of five folds is the test) or, for "
+        "sweeps and what they give, @5folds (each in turn)"
     )
 
 

@@ -1,13 +1,15 @@
 """Parts of a custom data set's clips: train and test, or folds. No place is in two of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
+from sklearn.model_selection import StratifiedGroupKFold
 
-from .data_set import CorpusError
+from .data_set import CorpusError, SceneCorpus
 
 TEST = 0.25  # share of the clips of each label in a split that is made
 # The best division is not worth minutes: the search ends within 5 % of it, or at its root.
@@ -24,13 +26,34 @@ def made_split(clips: pd.DataFrame) -> pd.Series:
 
 
 def fold_split(clips: pd.DataFrame, fold: int, folds: int) -> pd.Series:
-    """Test for the clips of one of so many ``folds`` (from 1), train for those of all others.
+    """Test for the clips of one of so many ``folds`` (from 1; 0: none), train for all others.
 
     Labels are spread over the folds as evenly as their places allow. Raises CorpusError as
     ``made_split`` does.
     """
     part = parted(clips, [1 / folds] * folds, f"{folds} folds")
     return (part == fold - 1).map({True: "test", False: "train"})
+
+
+def held_out(corpus: SceneCorpus) -> SceneCorpus:
+    """The training clips alone: those of a third of their places, by label, become the test."""
+    clips = corpus.clips.iloc[corpus.rows("train")]
+    folds = StratifiedGroupKFold(3, shuffle=True, random_state=0)
+    _, judges = next(folds.split(clips, clips["scene_label"], clips["location"]))
+    return _judged(corpus, clips.index[judges])
+
+
+def judged(corpus: SceneCorpus) -> SceneCorpus:
+    """The same for few places, so that every label is on both sides. Raises CorpusError."""
+    clips = corpus.clips.iloc[corpus.rows("train")]
+    part = parted(clips, [2 / 3, 1 / 3], "a third of the training places")
+    return _judged(corpus, clips.index[part == 1])
+
+
+def _judged(corpus: SceneCorpus, judges: pd.Index) -> SceneCorpus:
+    split = corpus.clips["split"].where(corpus.clips["split"] == "train", "left out")
+    split[judges] = "test"
+    return replace(corpus, clips=corpus.clips.assign(split=split))
 
 
 def parted(clips: pd.DataFrame, shares: Sequence[float], what: str) -> pd.Series:

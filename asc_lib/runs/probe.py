@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from .. import corpora, stats
-from ..corpora import store
+from ..corpora import SceneCorpus, store
 from ..files import shown
 from ..tags import tagger_training
 from ..tags.sources import open_tag_vectors
+from ..tags.windows import TagVectors
 
 SOURCES = ("true", "yamnet", "tagger")
 
@@ -21,29 +22,38 @@ def tags_alone(data: str) -> pd.DataFrame:
     training places (``stats.linear_probe``); 95 % intervals over places. Names sources that are not
     there on standard error.
     """
-    corpus = corpora.with_scenes(data).scenes()
-    waveforms = store.pack(corpus)
-    train, test = corpus.rows("train"), corpus.rows("test")
-    places = corpus.clips["location"]
+    parts = [corpora.with_scenes(part).scenes() for part in corpora.folds(data) or [data]]
     found = {}
     for source in SOURCES:
+        right = []
         try:
-            vectors = open_tag_vectors(source, corpus, waveforms)
+            for corpus in parts:
+                vectors = open_tag_vectors(source, corpus, store.pack(corpus))
+                right.append(_right(corpus, vectors))
         except (ValueError, OSError) as error:
             print(f"{source}: {shown(str(error))}", file=sys.stderr)
             continue
-        features = np.sqrt(vectors.clips)
-        right = stats.linear_probe(features, corpus.targets(), train, test, places)
-        low, high = stats.interval(right, places.iloc[test])
+        clips = pd.concat(right)
+        share = 100 * clips["right"].mean()
+        low, high = stats.interval(clips["right"].to_numpy(), clips["location"])
         heard = tagger_training.on_scenes(corpus, vectors)
         found[source] = {
             "tags": len(vectors.names),
-            "accuracy % [95 %]": f"{100 * right.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]",
+            "accuracy % [95 %]": f"{share:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
             "lwlrap on scenes [95 %]": heard and _lwlrap(heard["test"]),
             "chance lwlrap": heard and f"{heard['test']['chance']:.3f}",
-            "data": waveforms.fingerprint,
+            "data": store.pack(parts[0]).fingerprint,
         }
     return pd.DataFrame(found).T.rename_axis("source")
+
+
+def _right(corpus: SceneCorpus, vectors: TagVectors) -> pd.DataFrame:
+    """Whether the probe is right, and the location, of each test clip."""
+    test = corpus.rows("test")
+    places = corpus.clips["location"]
+    features = np.sqrt(vectors.clips)
+    right = stats.linear_probe(features, corpus.targets(), corpus.rows("train"), test, places)
+    return pd.DataFrame({"right": right, "location": places.to_numpy()[test]})
 
 
 def _lwlrap(found: dict) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .. import corpora, recipes
+from .. import back_ends, corpora, recipes
 from ..corpora.store import Store
 from ..files import (
     DAMAGED,
@@ -28,7 +28,7 @@ from ..fine_tuning import origin
 from ..front_ends import FRONT_ENDS
 from ..fusion import FUSIONS
 from ..scene_net import SceneNet, multiply_adds, n_parameters
-from ..scenes import KERNEL, KERNELS, SceneData, accuracies, test_sets
+from ..scenes import BackEnd, SceneData, accuracies, test_sets
 from ..schemas import SceneRecord, TaggerRecord, read_json, validated
 from ..settings import Settings
 from ..stats import accuracy, interval
@@ -36,7 +36,7 @@ from ..tags.tag_data import SUPERVISION
 from ..tags.tagger_training import TrainedTagger
 from ..tags.windows import TagVectors
 
-SCENE_COLUMNS = ["filename", "location", "city", "split", "truth", "svm", "softmax"]
+SCENE_COLUMNS = ["filename", "location", "city", "split", "truth", "predicted", "softmax"]
 TAG_COLUMNS = ["fname", "recording", "labels", "lrap", "lrap_stage_1", "top"]
 VERSION = 3  # raised when a change of the code changes what a run gives
 
@@ -98,7 +98,7 @@ def environment(device: str) -> dict[str, str | int]:
 def summary(evaluated: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
     """Figures on both test sets.
 
-    ``accuracy``: last epoch, kernel fixed beforehand, nothing chosen on test clips; ``interval``:
+    ``accuracy``: last epoch, back-end fixed beforehand, nothing chosen on test clips; ``interval``:
     95 %, bootstrap over locations; ``balanced_accuracy``: the mean over scenes.
     ``accuracy_paper_protocol``: the best of the evaluated epochs and both kernels, chosen on these
     clips.
@@ -106,8 +106,8 @@ def summary(evaluated: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
     found = {}
     epochs = pd.concat([history, pd.DataFrame([accuracies(evaluated)])])
     for name, part in test_sets(evaluated).items():
-        correct = (part["truth"] == part["svm"]).to_numpy()
-        choices = epochs[[f"{name}_{kernel}" for kernel in KERNELS]]
+        correct = (part["truth"] == part["predicted"]).to_numpy()
+        choices = epochs[[f"{name}_{kernel}" for kernel in back_ends.KERNELS]]
         found[name] = {
             "clips": len(part),
             "locations": part["location"].nunique(),
@@ -116,11 +116,13 @@ def summary(evaluated: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
                 pd.Series(correct).groupby(list(part["truth"])).mean().mean()
             ),
             "interval": interval(correct, part["location"]),
-            "accuracy_by_kernel": {k: accuracy(part["truth"], part[k]) for k in KERNELS},
+            "accuracy_by_kernel": {
+                name: accuracy(part["truth"], part[name]) for name in back_ends.KERNELS
+            },
+            "accuracy_logistic": accuracy(part["truth"], part["logistic"]),
             "accuracy_softmax": accuracy(part["truth"], part["softmax"]),
             "accuracy_paper_protocol": float(choices.max().max()),
             "choices": int(choices.notna().sum().sum()),
-            "kernel": KERNEL,
         }
     return found
 
@@ -128,15 +130,17 @@ def summary(evaluated: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
 def figures(record: dict) -> pd.DataFrame:
     """A record's accuracies in % as text, one column per test set."""
     columns = {}
+    back_end = record.get("back_end", {"name": "rbf"})["name"]
     for title, name in (("official list", "test"), ("all clips outside training", "test_all")):
         found = record[name]
         low, high = (100 * bound for bound in found["interval"])
         columns[title] = {
             "clips (locations)": f"{found['clips']} ({found['locations']})",
-            f"accuracy %, SVM with {found['kernel']} kernel [95 %]": (
+            f"accuracy %, {back_ends.IN_WORDS[back_end]} [95 %]": (
                 f"{100 * found['accuracy']:.1f} [{low:.1f}, {high:.1f}]"
             ),
             "balanced accuracy": f"{100 * found['balanced_accuracy']:.1f}",
+            "logistic regression on codes": f"{100 * found['accuracy_logistic']:.1f}",
             "softmax of the network": f"{100 * found['accuracy_softmax']:.1f}",
             f"best on test, of {found['choices']} choices": (
                 f"{100 * found['accuracy_paper_protocol']:.1f}"
@@ -151,11 +155,12 @@ def write_scene_record(
     net: SceneNet,
     history: pd.DataFrame,
     evaluated: pd.DataFrame,
+    back_end: BackEnd,
 ) -> dict:
     """Write predictions, then the record, under ``ASC_RESULTS``; drop the checkpoint; return it."""
     vectors = scenes.vectors
     corpus = scenes.corpus
-    columns = evaluated[[*SCENE_COLUMNS, *KERNELS]]
+    columns = evaluated[[*SCENE_COLUMNS, *back_ends.KERNELS, "logistic"]]
     record = {
         "run": scene_run(settings, scenes.waveforms, vectors),
         "table": FUSIONS[settings.fusion].table,
@@ -175,6 +180,7 @@ def write_scene_record(
         else None,
         "tag_scale": net.scale,
         "labels": corpus.labels,
+        "back_end": back_end._asdict(),
         "n_parameters": n_parameters(net),
         "macs": multiply_adds(net, scenes.whole(np.array([0]))),
         **summary(evaluated, history),
@@ -274,7 +280,7 @@ def read_records(data: str, root: Path | None = None) -> list[dict]:
 
 
 def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFrame:
-    """The evaluated clips of a run: filename, location, city, split, truth, svm and softmax.
+    """The evaluated clips of a run: filename, location, city, split, truth, predicted and softmax.
 
     The last three are indices of scenes, one row per file name, in its order. Of a tagger's run:
     fname, recording, labels (their number), lrap, lrap_stage_1 and top. Raises ValueError, naming
@@ -284,6 +290,7 @@ def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFr
     try:
         with np.load(path, allow_pickle=False) as columns:
             found = pd.DataFrame({name: columns[name] for name in columns.files})
+        found = found.rename(columns={"svm": "predicted"})  # of older records
         kinds = TAG_COLUMNS if "fname" in found else SCENE_COLUMNS
         odd = [name for name in kinds if name not in found or found[name].dtype.kind not in "Oiufb"]
         if odd or found[next(iter(kinds))].duplicated().any():

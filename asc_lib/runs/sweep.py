@@ -28,7 +28,9 @@ from dask.distributed import (
 )
 from filelock import FileLock
 
+from .. import corpora
 from ..files import cores, data_root, first_line, named, results_root, shown
+from . import folds
 from .cells import Cell, cells, papermill_line, run_names
 
 PINNED = "CUDA_VISIBLE_DEVICES"
@@ -91,20 +93,27 @@ def execute(job: Job, folders: dict[str, str]) -> Outcome:
     try:
         with FileLock(job.output.with_name(f".{job.run}.lock")):
             if not job.record.exists():
-                papermill.execute_notebook(
-                    job.notebook,
-                    job.output,
-                    job.parameters,
-                    progress_bar=False,
-                    # of the kernel's own log; what cells print is in the executed notebook
-                    extra_arguments=["--log-level=50"],
-                )
+                _run(job)
         error = "" if job.record.exists() else f"it ended without its record {job.record}"
     except papermill.PapermillExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
     except Exception as failure:  # a dead kernel, a full disk: the other jobs go on
         error = f"{type(failure).__name__}: {first_line(failure)}"
     return Outcome(job, time.perf_counter() - started, error)
+
+
+def _run(job: Job) -> None:
+    if corpora.folds(job.parameters.get("data", "mini")):  # these have run: the notebook is theirs
+        folds.retrain(Cell(job.notebook.stem, job.parameters).settings())
+        return
+    papermill.execute_notebook(
+        job.notebook,
+        job.output,
+        job.parameters,
+        progress_bar=False,
+        # of the kernel's own log; what cells print is in the executed notebook
+        extra_arguments=["--log-level=50"],
+    )
 
 
 def trained_system(data: str = "mini") -> Path:
@@ -188,8 +197,17 @@ def _visible_gpus() -> list[str]:
 def sweep(cells: list[Cell], client: Client) -> list[Outcome]:
     """Run the cells without a record on a cluster's workers; return those that failed.
 
-    Prints progress. Raises RuntimeError when the scheduler is lost, and what ``run_names`` raises.
+    Those of folds first, then, if none has failed, the system that learns from all clips. Prints
+    progress. Raises RuntimeError when the scheduler is lost, and what ``run_names`` raises.
     """
+    parts = [
+        Cell(cell.notebook, cell.parameters | {"data": data})
+        for cell in cells
+        for data in corpora.folds(str(cell.parameters["data"]))
+    ]
+    failed = sweep(parts, client) if parts else []
+    if failed:
+        return failed
     folders = roots()
     print("naming the runs, after making missing data and tag vectors", flush=True)
     groups = [

@@ -22,7 +22,7 @@ from .records import read_predictions, read_records
 
 GRIDS = (2, 3, 4, 5)
 N_TAGS = 80  # at most, unless a parameter says otherwise
-PREDICTED = ["truth", "svm", "softmax"]
+PREDICTED = ["truth", "predicted", "softmax"]
 DRAWN = (
     *("systems", "evidence", "contrasts", "taggers", "by_scene", "by_city"),
     *(f"table{number}" for number in GRIDS),
@@ -102,8 +102,10 @@ class Runs:
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """Whether each seed's SVM is right: [seeds, clips]."""
-        return np.stack([(clips["truth"] == clips["svm"]).to_numpy() for clips in self.predictions])
+        """Whether each seed is right: [seeds, clips]."""
+        return np.stack(
+            [(clips["truth"] == clips["predicted"]).to_numpy() for clips in self.predictions]
+        )
 
     @property
     def tags(self) -> str | None:
@@ -176,7 +178,7 @@ class Results:
         )
         for test_set, part in (("test", clips[clips["split"] == "test"]), ("test_all", clips)):
             found = record[test_set]
-            kernels = {"svm": found["accuracy"], "softmax": found["accuracy_softmax"]} | {
+            kernels = {"predicted": found["accuracy"], "softmax": found["accuracy_softmax"]} | {
                 kernel: value
                 for kernel, value in found["accuracy_by_kernel"].items()
                 if kernel in clips  # not in older records

@@ -150,7 +150,7 @@ class Explorer(widgets.VBox):
         self.table = clip_table(trained, scenes, evaluated)
         self.scene = _filter("scene", self.table["scene"])
         self.city = _filter("city", self.table["city"])
-        self.outcome = _filter("SVM is", ["right", "wrong"])
+        self.outcome = _filter("answer is", ["right", "wrong"])
         self.order = widgets.Dropdown(
             options=["changed most", "name"], description="order", style=WIDE
         )

@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
+from sklearn.base import ClassifierMixin
+from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from .. import corpora, training
+from .. import back_ends, corpora, training
 from ..corpora.audio import RATE, Recording, at_full_scale, doubtful
 from ..files import (
     fingerprint,
@@ -36,7 +38,7 @@ from ..front_ends import pre_emphasis
 from ..fusion import AS_INPUT
 from ..runs import readable, records
 from ..scene_net import SceneNet, n_parameters
-from ..scenes import SceneData, autocast, fit_svm, inference_batch
+from ..scenes import SceneData, autocast, inference_batch
 from ..schemas import About, read_json, validated
 from ..settings import Settings
 from ..tags.sources import saved_tagger
@@ -45,8 +47,8 @@ from ..tags.tagger import Tagger
 from ..tags.windows import WindowTagger, as_read
 from .novelty import Known, chosen
 
-VERSION = 2  # of the folder's layout
-BACK_END = "svm.skops"
+VERSION = 3  # of the folder's layout
+BACK_END = "back_end.skops"
 KNOWN = "known.safetensors"
 TAGGER = "tagger"
 LARGEST = 2**29  # bytes of a back-end
@@ -61,7 +63,7 @@ class System:
     """A trained network with its back-end and its tagger."""
 
     net: SceneNet
-    back_end: SVC
+    back_end: ClassifierMixin | None  # None: the softmax
     tagger: WindowTagger | None  # None: its tags, if it reads any, were no tagger's
     about: dict  # of ``system.json``
     device: str = "cpu"
@@ -164,9 +166,10 @@ class System:
         with self.autocast():
             out = self.net.eval()(**inputs)
         codes = out.code.float().cpu().numpy()
+        probabilities = out.logits.float().softmax(1).cpu().numpy()
         return Classified(
-            probabilities=out.logits.float().softmax(1).cpu().numpy(),
-            scenes=self.back_end.predict(codes),
+            probabilities,
+            scenes=self.back_end.predict(codes) if self.back_end else probabilities.argmax(1),
             tags=(inputs["tags"] if inputs["tags"].ndim == 2 else inputs["tags"].mean(1))
             .cpu()
             .numpy(),
@@ -307,14 +310,21 @@ class Trained(NamedTuple):
     folder: Path
 
 
-def train_and_save(settings: Settings, scenes: SceneData) -> Trained:
-    """Train, evaluate, record and save a system: the steps of notebook 02, in one call."""
+def train_and_save(
+    settings: Settings, scenes: SceneData, evaluated: pd.DataFrame | None = None
+) -> Trained:
+    """Train, evaluate, record and save a system: the steps of notebook 02, in one call.
+
+    ``evaluated``: of other runs, for a system that learns from all clips (``runs.folds``).
+    """
     net = scenes.network(settings)
     run = records.scene_run(settings, scenes.waveforms, scenes.vectors)
     print(f"{run}: {n_parameters(net):,} parameters")
     history = scenes.train(net, settings.seed, records.checkpoint(run))
-    evaluated = scenes.evaluate(net)
-    record = records.write_scene_record(settings, scenes, net, history, evaluated)
+    back_end = scenes.back_end(settings, records.checkpoint(run))
+    if evaluated is None:
+        evaluated = scenes.evaluate(net, back_end.name)
+    record = records.write_scene_record(settings, scenes, net, history, evaluated, back_end)
     return Trained(net, history, evaluated, record, save(settings, scenes, net, record))
 
 
@@ -340,7 +350,7 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
             name: record[name]
             for name in (
                 *("run", "system", "parameters", "labels", "data", "n_parameters", "macs"),
-                *("tag_scale", "test", "test_all", "environment", "start_from"),
+                *("tag_scale", "test", "test_all", "environment", "start_from", "back_end"),
             )
             if name in record
         },
@@ -354,7 +364,9 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
         )
         train = scenes.corpus.rows("train")
         codes = scenes.outputs(net, train)[0]
-        skops.io.dump(fit_svm(codes, scenes.corpus.targets()[train]), folder / BACK_END)
+        if record["back_end"]["name"] != back_ends.SOFTMAX:
+            fitted = scenes.fitted(record["back_end"]["name"], codes)
+            skops.io.dump(fitted, folder / BACK_END)
         places = np.unique(scenes.corpus.clips["location"].iloc[train], return_inverse=True)[1]
         kept = chosen(np.arange(len(train)))
         Known(codes[kept], places[kept]).save(folder / KNOWN)
@@ -388,6 +400,9 @@ def card(about: dict) -> str:
     data = about["data"]
     test = about["test"]
     low, high = (100 * bound for bound in test["interval"])
+    judged = "test clips"
+    if "test" not in data["clips"]:
+        judged = "clips, each judged by a system that had not learnt from it; this one has,"
     caveat = (
         " Its scenes are composed: no figure here is a result on TAU 2019."
         * corpora.by_name(data["name"]).composed
@@ -403,10 +418,11 @@ def card(about: dict) -> str:
         "tag vectors": f"{about['tags']['source'] or 'none'} ({len(about['tags']['names'])} tags)",
         "training data": f"{data['name']}, {data['clips']['train']} clips, {data['fingerprint']}",
         "accuracy": (
-            f"{100 * test['accuracy']:.1f} % ({low:.1f} to {high:.1f}) on {test['clips']} test "
-            f"clips of {test['locations']} locations (SVM; nothing chosen on them; 95 %, "
-            "bootstrap over locations)"
+            f"{100 * test['accuracy']:.1f} % ({low:.1f} to {high:.1f}) on {test['clips']} {judged} "
+            f"of {test['locations']} locations (nothing chosen on them; 95 %, bootstrap over "
+            "locations)"
         ),
+        "back-end": back_ends.IN_WORDS[about["back_end"]["name"]],
         "scenes": ", ".join(about["labels"]),
     }
     start = about.get("start_from")
@@ -443,7 +459,10 @@ def load(folder: Path | str, device: str = "auto") -> System:
             ),
             weights,
         )
-        back_end = _back_end(folder / BACK_END, net.output.in_features, len(about["labels"]))
+        back_end = None
+        if about.get("back_end", {}).get("name") != back_ends.SOFTMAX:
+            path = folder / (BACK_END if about["version"] == VERSION else "svm.skops")
+            back_end = _back_end(path, net.output.in_features, len(about["labels"]))
         known = None
         if KNOWN in about["files"]:
             known = Known.load(folder / KNOWN, net.output.in_features)
@@ -458,7 +477,7 @@ def load(folder: Path | str, device: str = "auto") -> System:
     return System(net.eval(), back_end, tagger, about, known=known).to(device)
 
 
-def _back_end(path: Path, width: int, labels: int) -> SVC:
+def _back_end(path: Path, width: int, labels: int) -> ClassifierMixin:
     import skops.io
 
     with zipfile.ZipFile(path) as archive:
@@ -469,9 +488,9 @@ def _back_end(path: Path, width: int, labels: int) -> SVC:
     if unknown:
         raise ValueError(f"{path.name} holds {', '.join(unknown)}")
     found = skops.io.load(path)
-    fits = isinstance(found, SVC) and found.n_features_in_ == width
+    fits = isinstance(found, SVC | Pipeline) and found.n_features_in_ == width
     if not (fits and set(found.classes_) <= set(range(labels))):
-        raise ValueError(f"{path.name} is no SVM of these scenes and this network")
+        raise ValueError(f"{path.name} is no back-end of these scenes and this network")
     return found
 
 
@@ -486,7 +505,7 @@ def _about(folder: Path) -> dict:
     try:
         about = read_json(folder / ABOUT)
         version = about.get("version", 1) if isinstance(about, dict) else 1
-        if version not in (1, VERSION):
+        if version not in (1, 2, VERSION):
             refuse(
                 f"its layout has version {version!r}, this code reads up to {VERSION}: "
                 "train it again, or check out the matching version"

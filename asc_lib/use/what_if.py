@@ -60,7 +60,7 @@ def probabilities(out: SceneOutput) -> np.ndarray:
 
 
 def clip_table(trained: System, scenes: SceneData, evaluated: pd.DataFrame) -> pd.DataFrame:
-    """The test clips: row, filename, scene, city, predicted (by the SVM), right, change.
+    """The test clips: row, filename, scene, city, predicted, right, change.
 
     ``evaluated``: of ``SceneData.evaluate``. ``change``: half the sum of the absolute differences
     between a clip's scene probabilities with and without attention, 0 to 1.
@@ -78,9 +78,9 @@ def clip_table(trained: System, scenes: SceneData, evaluated: pd.DataFrame) -> p
         .reset_index(drop=True)
         .assign(
             scene=test["scene_label"].to_numpy(),
-            predicted=np.asarray(trained.labels)[test["svm"]],
+            predicted=np.asarray(trained.labels)[test["predicted"]],
             row=rows,
-            right=(test["truth"] == test["svm"]).to_numpy(),
+            right=(test["truth"] == test["predicted"]).to_numpy(),
             change=np.concatenate(changes),
         )
     )
