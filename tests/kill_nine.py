@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-STAMPED = ("svm.skops", "system.json")  # hold the time, and its digest; loading checks them
+STAMPED = ("back_end.skops", "system.json")  # hold the time, and its digest; loading checks them
 JOBS = ("fetch", "pack", "tags", "training", "saving")
 
 

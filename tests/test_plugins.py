@@ -291,7 +291,7 @@ def check_predictions(scenes, done, tmp_path):
     assert np.allclose(found.probabilities, probabilities, atol=1e-6)
     test = done.evaluated.set_index("filename")
     names = scenes.corpus.clips["filename"][rows]
-    assert found.scenes.tolist() == test.loc[names, "svm"].tolist()
+    assert found.scenes.tolist() == test.loc[names, "predicted"].tolist()
     soundfile.write(tmp_path / "x.wav", clips[0].T, 48_000)
     prediction = loaded.predict(tmp_path / "x.wav")
     assert np.allclose(prediction.probabilities, probabilities[0], atol=1e-6)

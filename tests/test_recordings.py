@@ -210,7 +210,7 @@ def test_a_clip_of_the_corpus_is_classified_as_in_its_record(saved, trained, tmp
     for row in saved.scenes.corpus.rows("test")[:6]:
         found = trained.predict(saved.scenes.corpus.root / clips["filename"][row])
         evaluated = saved.evaluated.set_index("filename").loc[clips["filename"][row]]
-        assert trained.labels[evaluated["svm"]] == found.scene
+        assert trained.labels[evaluated["predicted"]] == found.scene
         assert found.probabilities.argmax() == evaluated["softmax"] and not found.notes
 
 

@@ -97,7 +97,7 @@ def test_predictions_give_the_recorded_accuracy(data):
                 assert lwlrap == pytest.approx(record["lwlrap"][stage]["test"]["lwlrap"])
         else:
             for name, part in (("test", clips[clips["split"] == "test"]), ("test_all", clips)):
-                assert (part["truth"] == part["svm"]).mean() == pytest.approx(
+                assert (part["truth"] == part["predicted"]).mean() == pytest.approx(
                     record[name]["accuracy"]
                 )
 

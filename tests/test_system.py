@@ -58,7 +58,7 @@ def test_what_is_loaded_is_what_was_saved_to_the_last_bit(saved):
     found = loaded.classify(clips)
     test = saved.evaluated[saved.evaluated["split"] == "test"]
     assert np.array_equal(found.probabilities, out.logits.softmax(1).numpy())
-    assert np.array_equal(found.scenes, test["svm"][:8])
+    assert np.array_equal(found.scenes, test["predicted"][:8])
     for name, value in saved.net.state_dict().items():
         assert torch.equal(loaded.net.state_dict()[name], value)
     assert loaded.labels == saved.scenes.corpus.labels and loaded.tags == saved.scenes.vectors.names
@@ -107,9 +107,9 @@ def edited(path):
         ("network.safetensors", truncate, False, "network.safetensors was changed or cut short"),
         ("network.safetensors", truncate, True, "cannot be loaded: "),
         ("network.safetensors", pickled, True, "cannot be loaded: "),
-        ("svm.skops", truncate, False, "svm.skops was changed or cut short"),
-        ("svm.skops", pickled, True, "cannot be loaded: "),
-        ("svm.skops", untrusted, True, "svm.skops holds asc_lib.corpora.audio.Recording"),
+        ("back_end.skops", truncate, False, "back_end.skops was changed or cut short"),
+        ("back_end.skops", pickled, True, "cannot be loaded: "),
+        ("back_end.skops", untrusted, True, "back_end.skops holds asc_lib.corpora.audio.Recording"),
         (
             "tagger/fold1.safetensors",
             lambda path: path.unlink(),
@@ -153,7 +153,7 @@ def test_a_device_that_is_not_there(saved, tmp_path, device):
 
 def test_other_versions_and_unknown_networks_are_refused(folder):
     sealed(folder, version=99)
-    with pytest.raises(UnfitSystem, match="has version 99, this code reads up to 2"):
+    with pytest.raises(UnfitSystem, match="has version 99, this code reads up to 3"):
         load(folder)
     sealed(folder, version=system.VERSION, system="nope")
     with pytest.raises(UnfitSystem, match="parameter 'fusion' is 'nope'"):
@@ -166,6 +166,7 @@ def test_version_1_of_the_layout_still_loads(saved, folder):
     old = {name.removeprefix("front_end."): value for name, value in weights.items()}
     assert old.keys() - weights.keys() and len(old) == len(weights)
     safetensors.torch.save_file(old, folder / system.NETWORK)
+    (folder / system.BACK_END).rename(folder / "svm.skops")
     with pytest.raises(UnfitSystem, match="cannot be loaded: "):
         load(sealed(folder))
     first, second = load(saved.folder, "cpu"), load(sealed(folder, version=1), "cpu")

@@ -33,7 +33,7 @@ def write(root, system, seed, wrong, tags="tagger", **sizes):
     shuffled = np.random.default_rng(seed).permutation(
         CLIPS
     )  # the order of clips is nothing to rely on
-    columns = clips | {"truth": TRUTH, "svm": predicted, "softmax": predicted}
+    columns = clips | {"truth": TRUTH, "predicted": predicted, "softmax": predicted}
     np.savez(folder / f"{run}.npz", **{name: column[shuffled] for name, column in columns.items()})
     tagged = {"source": tags, "fingerprint": tags if tags != "shuffled" else f"shuffled {seed}"}
     parameters = dict(
@@ -50,7 +50,6 @@ def write(root, system, seed, wrong, tags="tagger", **sizes):
         "interval": [0.0, 1.0],
         "accuracy_by_kernel": {"rbf": share},
         "choices": 1,
-        "kernel": "rbf",
     }
     record = {
         "run": run,

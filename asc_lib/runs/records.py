@@ -155,7 +155,7 @@ def write_scene_record(
     net: SceneNet,
     history: pd.DataFrame,
     evaluated: pd.DataFrame,
-    back_end: BackEnd,
+    back_end: BackEnd = BackEnd("rbf"),
 ) -> dict:
     """Write predictions, then the record, under ``ASC_RESULTS``; drop the checkpoint; return it."""
     vectors = scenes.vectors

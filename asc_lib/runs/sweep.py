@@ -4,6 +4,7 @@ A cell is done when its record is there. So a sweep resumes after any interrupti
 are skipped, and an unfinished run continues from its checkpoint.
 """
 
+import json
 import logging
 import os
 import signal
@@ -30,7 +31,6 @@ from filelock import FileLock
 
 from .. import corpora
 from ..files import cores, data_root, first_line, named, results_root, shown
-from . import folds
 from .cells import Cell, cells, papermill_line, run_names
 
 PINNED = "CUDA_VISIBLE_DEVICES"
@@ -104,7 +104,7 @@ def execute(job: Job, folders: dict[str, str]) -> Outcome:
 
 def _run(job: Job) -> None:
     if corpora.folds(job.parameters.get("data", "mini")):  # these have run: the notebook is theirs
-        folds.retrain(Cell(job.notebook.stem, job.parameters).settings())
+        _python("asc_lib.use.folds", job.notebook.stem, json.dumps(job.parameters))
         return
     papermill.execute_notebook(
         job.notebook,
@@ -126,16 +126,18 @@ def trained_system(data: str = "mini") -> Path:
     if not path.exists():
         print(f"no combined system for '{data}' yet: training it first, as in notebook 05")
         job.output.parent.mkdir(parents=True, exist_ok=True)
-        # A notebook asks for this, and papermill cannot run inside a kernel's event loop.
-        done = subprocess.run(
-            [sys.executable, "-m", *papermill_line(job.notebook, job.output, job.parameters)],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise RuntimeError(f"notebook 05 failed, see {job.output}: {last}")
+        try:  # A notebook asks for this, and papermill cannot run inside a kernel's event loop.
+            _python(*papermill_line(job.notebook, job.output, job.parameters))
+        except RuntimeError as error:
+            raise RuntimeError(f"notebook 05 failed, see {job.output}: {error}") from None
     return path
+
+
+def _python(*words: str) -> None:
+    """Run a module, with its arguments. Raises RuntimeError with the last line of its errors."""
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
 
 
 @contextmanager

@@ -53,7 +53,8 @@ def export_onnx(system: System, path: Path) -> dict[str, float]:
     """Write pre-emphasis, front-end, fusion and softmax as one ONNX model; return its differences.
 
     Inputs, of these the ones that the network reads: ``waveform`` [B, 2, T], within ±1 at 48 kHz,
-    ``tags`` [B, c] or, where the fusion reads windows, [B, w, c] with ``times`` [B, w, 2]; outputs:
+    ``tags`` [B, c] or, where the fusion reads windows, [B, w, c], w at least 3, with
+    ``times`` [B, w, 2]; outputs:
     ``probabilities`` [B, scenes], ``code`` and, with attention, ``attention_map`` [B, f] or [B, f,
     t]. Metadata: ``labels`` and
     ``tags`` (JSON lists), ``rate`` (Hz), ``samples`` (T), ``channels``, ``run`` and ``version`` (of
@@ -74,7 +75,8 @@ def export_onnx(system: System, path: Path) -> dict[str, float]:
         batch = {0: torch.export.Dim("batch")}
         free = dict.fromkeys(inputs, batch)
         if "times" in inputs:
-            free |= dict.fromkeys(("tags", "times"), batch | {1: torch.export.Dim("windows")})
+            windows = torch.export.Dim("windows", min=3)
+            free |= dict.fromkeys(("tags", "times"), batch | {1: windows})
         # strict, since otherwise ``len(tags)`` in a fusion would fix the size of the batch
         model = torch.onnx.export(
             torch.export.export(whole, (), inputs, dynamic_shapes=free, strict=True),

@@ -1,4 +1,10 @@
-"""Folds of a folder's clips: their runs together, and a system that learns from all clips."""
+"""Folds of a folder's clips: their runs together, and a system that learns from all clips.
+
+A sweep runs this module, with a notebook and its parameters, when the folds have run.
+"""
+
+import json
+import sys
 
 import pandas as pd
 import torch
@@ -6,8 +12,9 @@ import torch
 from .. import corpora
 from ..scenes import SceneData
 from ..settings import Settings
-from ..use import system
-from . import records
+from ..runs import records
+from ..runs.cells import Cell
+from . import system
 
 
 def predictions(settings: Settings) -> pd.DataFrame:
@@ -29,3 +36,7 @@ def retrain(settings: Settings) -> system.Trained:
     """Train on all clips, and save that system with the accuracy that the folds have together."""
     torch.set_num_threads(settings.threads)
     return system.train_and_save(settings, SceneData.open(settings), predictions(settings))
+
+
+if __name__ == "__main__":
+    retrain(Cell(sys.argv[1], json.loads(sys.argv[2])).settings())
