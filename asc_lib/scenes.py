@@ -34,6 +34,9 @@ class BackEnd(NamedTuple):
     held_out: dict[str, float] = {}  # accuracy of the candidates, where it was chosen by that
 
 
+PAPERS = BackEnd("rbf")
+
+
 @dataclass(frozen=True)
 class SceneData:
     """What a scene network reads: clips, their waveforms, and the tag vectors that it fuses."""

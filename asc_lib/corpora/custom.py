@@ -98,7 +98,7 @@ def read(
     if fold:
         clips = _folded(clips, fold)
     elif "split" not in clips:
-        clips["split"] = write_split(folder)
+        clips["split"] = _made(folder, clips)
     lengths = [audio.length(folder / name) for name in clips["filename"]]
     samples = round(seconds * audio.RATE) or audio.usual_length(lengths)
     windows = [audio.windows(*length, samples) for length in lengths]
@@ -130,14 +130,19 @@ def _folded(clips: pd.DataFrame, fold: tuple[int, int]) -> pd.DataFrame:
 
 def write_split(folder: Path) -> pd.Series:
     """Make the split of a folder's clips and write it beside its table. Raises CorpusError."""
-    file = folder / table_file(folder)
-    path = folder / SPLIT
     clips, findings = table(folder)
     if findings:
         raise CorpusError(f"{folder / findings[0].file} {findings[0].what}")
     if "split" in clips:
-        raise CorpusError(f"{path if path.is_file() else file} has a split already: it is used")
-    clips = with_usual(clips)
+        file = SPLIT if (folder / SPLIT).is_file() else table_file(folder)
+        raise CorpusError(f"{folder / file} has a split already: it is used")
+    return _made(folder, with_usual(clips))
+
+
+def _made(folder: Path, clips: pd.DataFrame) -> pd.Series:
+    """A split, written. The same clips give the same one, so two processes do not disagree."""
+    file = folder / table_file(folder)
+    path = folder / SPLIT
     try:
         split = made_split(clips)
         write_text(path, clips.assign(split=split)[["filename", "split"]].to_csv(index=False))

@@ -28,7 +28,7 @@ from ..fine_tuning import origin
 from ..front_ends import FRONT_ENDS
 from ..fusion import FUSIONS
 from ..scene_net import SceneNet, multiply_adds, n_parameters
-from ..scenes import BackEnd, SceneData, accuracies, test_sets
+from ..scenes import PAPERS, BackEnd, SceneData, accuracies, test_sets
 from ..schemas import SceneRecord, TaggerRecord, read_json, validated
 from ..settings import Settings
 from ..stats import accuracy, interval
@@ -155,7 +155,7 @@ def write_scene_record(
     net: SceneNet,
     history: pd.DataFrame,
     evaluated: pd.DataFrame,
-    back_end: BackEnd = BackEnd("rbf"),
+    back_end: BackEnd = PAPERS,
 ) -> dict:
     """Write predictions, then the record, under ``ASC_RESULTS``; drop the checkpoint; return it."""
     vectors = scenes.vectors

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 
 from .. import corpora
-from ..scenes import SceneData
-from ..settings import Settings
 from ..runs import records
 from ..runs.cells import Cell
+from ..scenes import SceneData
+from ..settings import Settings
 from . import system
 
 
