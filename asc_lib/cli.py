@@ -207,6 +207,8 @@ def sweep_(
     with sweep.connected(workers, scheduler) as client:
         print(f"{len(client.nthreads())} workers, dashboard at {client.dashboard_link}", flush=True)
         failed = sweep.sweep(chosen, client)
+    if what == "first":
+        probe_(data)
     if failed:
         print(
             f"{len(failed)} failed:",
@@ -281,7 +283,10 @@ def paper_() -> None:
 
 @app.command("probe")
 def probe_(data: Data = "mini") -> None:
-    """Tags alone, by a linear probe, for every source of tags: a table, tags_alone.csv."""
+    """Tags alone, by a linear probe, for every source of tags: a table, tags_alone.csv.
+
+    `asc sweep first` ends with it.
+    """
     table = probe.tags_alone(data)
     write_text(results_root() / corpora.find(data).name / "tags_alone.csv", table.to_csv())
     print(readable.markdown(table))

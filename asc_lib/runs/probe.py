@@ -18,13 +18,16 @@ SOURCES = ("true", "yamnet", "tagger")
 def tags_alone(data: str) -> pd.DataFrame:
     """One row per source of tags: accuracy on the test clips, and lwlrap on what was composed.
 
+    Sources: the preset's, where that needs no training, else all.
+
     A logistic regression on the square roots of a clip's tags, standardised, its penalty chosen on
     training places (``stats.linear_probe``); 95 % intervals over places. Names sources that are not
     there on standard error.
     """
     parts = [corpora.with_scenes(part).scenes() for part in corpora.folds(data) or [data]]
     found = {}
-    for source in SOURCES:
+    usual = corpora.find(data).preset.tags
+    for source in SOURCES if usual == "tagger" else (usual,):
         right = []
         try:
             for corpus in parts:
@@ -44,7 +47,7 @@ def tags_alone(data: str) -> pd.DataFrame:
             "chance lwlrap": heard and f"{heard['test']['chance']:.3f}",
             "data": store.pack(parts[0]).fingerprint,
         }
-    return pd.DataFrame(found).T.rename_axis("source")
+    return pd.DataFrame(found).T.rename_axis("source").dropna(axis=1, how="all")
 
 
 def _right(corpus: SceneCorpus, vectors: TagVectors) -> pd.DataFrame:
