@@ -20,7 +20,7 @@ from asc_lib.corpora import esc50, mini, soundscapes, store, tau2019
 from asc_lib.recipes import TaggerSizes
 from asc_lib.runs import records
 from asc_lib.scene_net import SceneNet
-from asc_lib.scenes import SceneData
+from asc_lib.scenes import BackEnd, SceneData
 from asc_lib.tagging_net import TaggingNet
 from asc_lib.tags.tagger import Tagger
 from asc_lib.tags.windows import TagVectors
@@ -104,15 +104,18 @@ class Saved:
         """Its folder."""
         return self.again()
 
-    def again(self, tags: str = "tagger") -> Path:
-        """Save it, as if it had been trained with these tags."""
+    def again(self, tags: str = "tagger", back_end: str = "rbf") -> Path:
+        """Save it, as if it had been trained with these tags, and answered by this back-end."""
         scenes = self.scenes
         if tags != "tagger":
             scenes = replace(scenes, vectors=replace(scenes.vectors, source=tags, tagger=None))
         checked = settings.check("04_attention", **(ATTENTION | dict(epochs=1, tags=tags)))
         history = pd.DataFrame([{"epoch": 1, "loss": 1.0, "seconds": 1.0}])
         with roots(self.root):
-            record = records.write_scene_record(checked, scenes, self.net, history, self.evaluated)
+            evaluated = self.evaluated.assign(predicted=self.evaluated[back_end])
+            record = records.write_scene_record(
+                checked, scenes, self.net, history, evaluated, BackEnd(back_end)
+            )
             return system.save(checked, scenes, self.net, record)
 
 

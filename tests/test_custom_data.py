@@ -1,5 +1,6 @@
 """A custom data set: any audio, a table, a split made where none is given."""
 
+import importlib
 import re
 import shutil
 
@@ -7,13 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import NOTEBOOKS, papermill, words
+from helpers import BASELINE, NOTEBOOKS, papermill, words
 
-from asc_lib import corpora
+from asc_lib import corpora, settings
 from asc_lib.corpora import audio, store
 from asc_lib.registry import ParameterError
-from asc_lib.runs import records
+from asc_lib.runs import records, tables
+from asc_lib.scenes import SceneData
+from asc_lib.settings import Given
 from asc_lib.tags import sources
+from asc_lib.use import folds, system
 
 FORMATS = (("wav", 44_100, 1), ("flac", 48_000, 2), ("ogg", 16_000, 1), ("mp3", 44_100, 2))
 
@@ -155,6 +159,57 @@ def test_folds_and_lengths_are_variants(folder, tmp_path, monkeypatch):
     for word in ("fold0of5", "fold6of5", "fold1of1", "0.5s", "x", "", "fold1of2@1s", "1s@2s"):
         with pytest.raises(ParameterError, match="parameter 'data'"):
             corpora.find(f"{folder}@{word}")
+
+
+def test_folds_together_are_a_data_set_whose_system_learns_from_all(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("ASC_RESULTS", str(tmp_path / "results"))
+    whole = f"{folder}@3folds"
+    parts = corpora.folds(whole)
+    assert parts == [f"{folder}@fold{k}of3" for k in (1, 2, 3)] and not corpora.folds(parts[0])
+    given = BASELINE | dict(epochs=1, threads=1)
+    checked = settings.check("02_baseline", **(given | dict(data=whole)))
+    with pytest.raises(ValueError, match="cannot be read"):
+        folds.retrain(checked)
+    each = []
+    for data in parts:
+        fold = settings.check("02_baseline", **(given | dict(data=data)))
+        each.append(system.train_and_save(fold, SceneData.open(fold)).record)
+    trained = folds.retrain(checked)
+    record = trained.record
+    assert record["data"]["clips"] == {"train": 40} and record["test"]["clips"] == 40
+    right = [found["test"]["accuracy"] * found["test"]["clips"] for found in each]
+    assert record["test"]["accuracy"] == pytest.approx(sum(right) / 40)
+    assert "each judged by a system that had not learnt from it" in (
+        trained.folder / "README.md"
+    ).read_text("utf-8")
+    assert len(tables.Results(whole).systems) == 1  # what `asc tables` reads
+    loaded = system.load(trained.folder, "cpu")
+    assert loaded.trained_on == "trained on 40 clips of own_my_scénes@3folds"
+    names = {}
+    asked = Given(names)
+    names.update(given | dict(data=whole))
+    with pytest.raises(ParameterError, match="a notebook takes one fold, such as"):
+        asked.settings("02_baseline")
+    for word in ("0folds", "1folds", "3folds@1s"):
+        with pytest.raises(ParameterError, match="parameter 'data'"):
+            corpora.find(f"{folder}@{word}")
+
+
+def test_two_processes_may_make_a_split_at_once(folder, monkeypatch):
+    module = importlib.import_module("asc_lib.corpora.custom")
+    alone = module.made_split
+
+    def beside_another(clips):
+        monkeypatch.setattr(module, "made_split", alone)
+        others.append(corpora.find(str(folder)).scenes())  # that writes its split meanwhile
+        return alone(clips)
+
+    others = []
+    monkeypatch.setattr(module, "made_split", beside_another)
+    assert corpora.find(str(folder)).scenes().clips.equals(others[0].clips)
+    with pytest.raises(corpora.CorpusError, match="split.csv has a split already: it is used"):
+        module.write_split(folder)
 
 
 def test_what_makes_no_folds_is_told_by_the_check(folder):
