@@ -158,6 +158,8 @@ def test_training_leaves_a_fixed_front_end_as_it_is(saved, start, tmp_path):
         assert read["recipe"]["start_from"] == "start" and read["recipe"]["fixed"] == "front_end"
         assert read["parameters"]["recipe"] == "x.toml" and str(tmp_path) not in json.dumps(read)
         (kind,) = tables.Results("mini").systems
-        assert "recipe x.toml" in kind.name
+        assert "recipe of " in kind.name and "fixed front_end" in kind.name
+        other = read | {"recipe": {"lr": 0.1}}  # of a file of the same name
+        assert tables.Kind.of(other, {"recipe": ""}).changed == "recipe of lr 0.1"
     assert system.load(folder).about["start_from"]["run"] == fine_tuning.origin(start)["run"]
     assert "| started from | " in (folder / "README.md").read_text()

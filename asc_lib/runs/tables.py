@@ -11,7 +11,7 @@ import pandas as pd
 
 from .. import corpora, stats
 from ..fusion import FUSIONS, SIZES
-from ..recipes import Preset
+from ..recipes import NAMED, Preset
 from ..settings import NOTEBOOKS
 from ..tags.sources import BY_SEED, CONTROLS
 from ..tags.tag_data import SUPERVISION
@@ -66,7 +66,11 @@ class Kind:
 
     @classmethod
     def of(cls, record: dict, usual: dict[str, int | str]) -> "Kind":
-        parameters = record["parameters"]
+        parameters = dict(record["parameters"])
+        own = record.get("recipe")
+        if own and parameters["recipe"] not in NAMED:  # a file: what it says, whatever its name
+            values = (f"{name} {value}" for name, value in own.items())
+            parameters["recipe"] = f"of {', '.join(values)}"
         tags = record["tags"]
         return cls(
             title=title(record["system"], parameters),
