@@ -1,7 +1,9 @@
-"""The commands of ``asc``: data, tags, sweep, tables, paper, probe, tune, predict, export."""
+"""The commands of ``asc``: data, tags, sweep, tables, paper, probe, tune, predict, export.
+
+Each imports what it needs: torch alone takes a second, and most commands do without much else.
+"""
 
 import json
-import math
 import shlex
 import sys
 import zipfile
@@ -14,9 +16,6 @@ import typer
 from tqdm import tqdm
 from typer.core import TyperGroup
 
-from . import corpora, diagram, plots, settings
-from .corpora import audio, fetch, store, yamnet
-from .corpora.custom import write_split
 from .files import (
     cores,
     data_root,
@@ -27,9 +26,6 @@ from .files import (
     write_text,
     written_whole,
 )
-from .runs import paper, probe, readable, tables
-from .tags import sources
-from .use import export, system
 
 # What bad input, a full disk or a lost connection may raise here and in other libraries. A bug in
 # this one raises something else, as a rule, and keeps its traceback.
@@ -79,6 +75,8 @@ def fetch_(
     only: Annotated[str, typer.Option(help="only archives with this word in the name")] = "",
 ) -> None:
     """Download and unpack a data set into ASC_DATA; run it again to resume."""
+    from .corpora import fetch
+
     print(fetch.fetchable(name).licence)
     fetch.fetch(name, data_root() / name, only)
 
@@ -89,6 +87,9 @@ def check(
     all_: Annotated[bool, typer.Option("--all", help="list every file, not counts")] = False,
 ) -> None:
     """Find what is in a data set, and what is wrong; exit code 1 if a run would fail."""
+    from . import corpora
+    from .corpora import yamnet
+
     data_set = corpora.find(data)
     counts, findings = data_set.check()
     print(counts.to_string(index=False, na_rep="-", formatters={"label": shown}), end="\n\n")
@@ -115,6 +116,8 @@ def check(
 @data_app.command()
 def split(folder: Annotated[Path, typer.Argument(help="with a table that has no split")]) -> None:
     """Write a split of a folder of your own beside its table, for all runs to come."""
+    from .corpora.custom import write_split
+
     write_split(folder)
 
 
@@ -124,6 +127,9 @@ def pack(data: Name) -> None:
 
     Notebooks do so on first use.
     """
+    from . import corpora
+    from .corpora import store
+
     corpus = corpora.with_scenes(data).scenes()
     packed = store.verify(corpus)
     clips, _, samples = packed.waveforms.shape
@@ -177,7 +183,8 @@ def sweep_(
 
     Options that a notebook does not have are not given to it.
     """
-    from .runs import cells, sweep  # papermill and Dask take seconds; other commands need neither
+    from . import corpora
+    from .runs import cells, sweep
 
     options = dict(
         epochs=epochs,
@@ -236,6 +243,9 @@ def tables_(
     ] = False,
 ) -> None:
     """Draw all tables from the records under ASC_RESULTS, beside them, and print the main one."""
+    from . import corpora, plots
+    from .runs import readable, tables
+
     folder = results_root() / corpora.find(data).name
     results = tables.Results(data)
     drawn = results.drawn()
@@ -273,6 +283,9 @@ def tables_(
 @app.command("paper")
 def paper_() -> None:
     """Draw what the paper tells without data: parameter counts, Table 6, digits, Figure 2."""
+    from . import diagram
+    from .runs import paper
+
     for draw in (paper.parameters, paper.table6, paper.digits):
         table = draw()
         write_text(results_root() / "paper" / f"{draw.__name__}.csv", table.to_csv(index=False))
@@ -287,6 +300,9 @@ def probe_(data: Data = "mini") -> None:
 
     `asc sweep first` ends with it.
     """
+    from . import corpora
+    from .runs import probe, readable
+
     table = probe.tags_alone(data)
     write_text(results_root() / corpora.find(data).name / "tags_alone.csv", table.to_csv())
     print(readable.markdown(table))
@@ -299,7 +315,8 @@ def tune_(
     epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
 ) -> None:
     """Compare ways to train, on a third of the training places: never on test clips."""
-    from .runs import tune  # papermill takes a second
+    from . import corpora, plots
+    from .runs import readable, tune
 
     points = tune.tune(data, step, epochs)
     folder = results_root() / corpora.find(data).name
@@ -320,6 +337,8 @@ def tags_(
     ] = False,
 ) -> None:
     """Write the tag vectors of recordings as a table, which `tags=` takes as well."""
+    from .tags import sources
+
     tagger = sources.published(tags)
     files = sorted(path for path in folder.rglob("*") if path.is_file()) or [folder]
     rows = []
@@ -369,6 +388,9 @@ def predict(
     from the training clips; the share of these that are nearer to the nearest one of another place.
     A conversion that several recordings need is told once.
     """
+    from .corpora import audio
+    from .use import system
+
     trained = _load(system_, device)
     if tags:
         trained = trained.with_table(tags)
@@ -384,29 +406,11 @@ def predict(
         elif as_json:
             described.append(prediction.described())
         else:
-            tqdm.write("\n".join(_lines(prediction, windows, told)))
+            tqdm.write("\n".join(prediction.lines(windows, told)))
             told.update(prediction.recording.conversions)
     if as_json:
         print(json.dumps(described, indent=1))
     raise typer.Exit(1 if unusable else 0)
-
-
-def _lines(found: system.Prediction, all_windows: bool, told: set[str]) -> list[str]:
-    """A prediction for a terminal: scene, notes that are new and, of several scenes, the times."""
-    likely = ", ".join(f"{k} {100 * p:.0f} %" for k, p in found.probabilities.nlargest(3).items())
-    tags = ", ".join(f"{name} {p:.2f}" for name, p in found.tags.head(3).items())
-    novelty = "" if math.isnan(found.novelty) else f"; novelty {100 * found.novelty:.0f} %"
-    times = found.windows() if all_windows else found.timeline()
-    return [
-        f"{found.file}: {found.scene} "
-        f"(network: {likely}{'; tags: ' + tags if tags else ''}{novelty})",
-        *(f"  note: it {note}" for note in found.notes if note not in told),
-        *(
-            f"  {row.start:.1f} to {row.end:.1f} s: {row.scene}"
-            for row in times.itertuples()
-            if all_windows or len(times) > 1
-        ),
-    ]
 
 
 @app.command("export")
@@ -415,6 +419,8 @@ def export_(
     onnx: Annotated[Path, typer.Option(help="file to write")],
 ) -> None:
     """Write a system's network as one ONNX model, from waveform and tags to scenes."""
+    from .use import export
+
     print(
         f"{onnx}: largest difference from torch",
         ", ".join(
@@ -424,7 +430,10 @@ def export_(
     )
 
 
-def _load(folder: str, device: str) -> system.System:
+def _load(folder: str, device: str):
+    from . import settings
+    from .use import system
+
     if not folder:
         raise ValueError(
             f"name a system's folder; under {results_root()}:\n  "

@@ -280,6 +280,24 @@ class Prediction:
         merged = windows.groupby(run).agg({"start": "first", "end": "last", "scene": "first"})
         return merged.assign(start=merged["start"].clip(lower=merged["end"].shift(fill_value=0)))
 
+    def lines(self, all_windows: bool, told: set[str]) -> list[str]:
+        """For a terminal: scene, notes but those ``told`` and, of several scenes, the times."""
+        probable = self.probabilities.nlargest(3).items()
+        likely = ", ".join(f"{name} {100 * p:.0f} %" for name, p in probable)
+        tags = ", ".join(f"{name} {p:.2f}" for name, p in self.tags.head(3).items())
+        novelty = "" if np.isnan(self.novelty) else f"; novelty {100 * self.novelty:.0f} %"
+        times = self.windows() if all_windows else self.timeline()
+        return [
+            f"{self.file}: {self.scene} "
+            f"(network: {likely}{'; tags: ' + tags if tags else ''}{novelty})",
+            *(f"  note: it {note}" for note in self.notes if note not in told),
+            *(
+                f"  {row.start:.1f} to {row.end:.1f} s: {row.scene}"
+                for row in times.itertuples()
+                if all_windows or len(times) > 1
+            ),
+        ]
+
     def described(self) -> dict:
         return {
             "file": self.file,
