@@ -271,6 +271,7 @@ class SceneData:
             schedule=training.SCHEDULES[self.recipe.schedule](optimiser, epochs),
             average=AveragedModel(net, use_buffers=True) if averaging else None,
             average_from=self.recipe.average_from,
+            steps=len(self.corpus.rows("train")) // self.recipe.batch * (self.device == "cpu"),
             after_epoch=lambda e: accuracies(self.evaluate(net)) if e in evaluated else {},
         )
 

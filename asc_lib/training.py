@@ -110,6 +110,7 @@ def fit(
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     average: AveragedModel | None = None,
     average_from: float = 1.0,
+    steps: int = 0,
     after_epoch: Callable[[int], dict] = lambda epoch: {},
 ) -> pd.DataFrame:
     """Train ``net`` in place; return the history, one row per epoch.
@@ -119,20 +120,26 @@ def fit(
     steps once per epoch. ``average`` takes in the weights after each epoch beyond ``average_from``,
     a share of the epochs; in the end they are the network's. With ``checkpoint`` the state is
     written there after every epoch, and training resumes from it. Prints one line per epoch, or per
-    ten where they take seconds. Raises FloatingPointError when the loss is no longer finite.
+    ten where they take seconds, and the time left where it is minutes: with ``steps``, their number
+    in an epoch, from the second on. Raises FloatingPointError when the loss is no longer finite.
     """
     kept = nn.ModuleDict({"net": net} | ({"average": average} if average else {}))
     history = resume(checkpoint, kept, optimiser, schedule) if checkpoint else []
     if history:
         print(f"resumed after epoch {history[-1]['epoch']} of {epochs}")
-    for epoch in range(len(history) + 1, epochs + 1):
+    first = len(history) + 1
+    for epoch in range(first, epochs + 1):
         started = time.perf_counter()
         net.train()
-        mean = (
-            torch.stack([step(net, batch, loss, optimiser) for batch in batches(epoch)])
-            .mean()
-            .item()
-        )
+        costs = []
+        for batch in batches(epoch):
+            begun = time.perf_counter()
+            costs.append(step(net, batch, loss, optimiser))
+            if epoch == first and len(costs) == 2:
+                rest = steps * (epochs - epoch + 1) * (time.perf_counter() - begun)
+                if _left(rest):
+                    print(f"training:{_left(rest)}", flush=True)
+        mean = torch.stack(costs).mean().item()
         if not np.isfinite(mean):
             raise FloatingPointError(
                 f"the loss is {mean} in epoch {epoch}: a lower learning rate may help"
@@ -145,12 +152,18 @@ def fit(
         seconds = time.perf_counter() - started
         history.append(row | {"seconds": seconds})
         if seconds > 5 or epoch % 10 == 0 or epoch in (1, epochs):
-            print(f"epoch {epoch:3d} of {epochs}  loss {mean:.3f}", flush=True)
+            left = _left((epochs - epoch) * seconds)
+            print(f"epoch {epoch:3d} of {epochs}  loss {mean:.3f}{left}", flush=True)
         if checkpoint:
             save_checkpoint(checkpoint, kept, optimiser, schedule, history)
     if average:
         net.load_state_dict(average.module.state_dict())
     return pd.DataFrame(history)
+
+
+def _left(seconds: float) -> str:
+    """The time left in words, where it is minutes."""
+    return f"  about {seconds / 60:.0f} min left" if seconds > 120 else ""
 
 
 def loaded(build: Callable[[], nn.Module], weights: dict[str, torch.Tensor]) -> nn.Module:

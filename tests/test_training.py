@@ -1,5 +1,6 @@
 """The training loop: mixup, seeds, and a run that is killed and resumed."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def test_mixup_is_the_sum_of_two_clips_weighted():
             assert np.allclose(mixed["y"][clip], own * y[clip] + (1 - own) * y[other])
 
 
-def fit(checkpoint=None, epochs=4, seed=0, averaged=False):
+def fit(checkpoint=None, epochs=4, seed=0, averaged=False, steps=0):
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
     optimiser = torch.optim.Adam(net.parameters(), 1e-2, amsgrad=True)
@@ -48,10 +49,23 @@ def fit(checkpoint=None, epochs=4, seed=0, averaged=False):
     def loss(net, batch):
         return (net(batch["x"]) - batch["x"].sum(1, keepdim=True)).square().mean()
 
-    options = dict(epochs=epochs, checkpoint=checkpoint, schedule=schedule)
+    options = dict(epochs=epochs, checkpoint=checkpoint, schedule=schedule, steps=steps)
     if averaged:
         options |= dict(average=AveragedModel(net, use_buffers=True), average_from=1 / epochs)
     return training.fit(net, batches, loss, optimiser, **options), net
+
+
+def test_the_time_left_is_told_where_it_is_minutes(monkeypatch, capsys):
+    clock = itertools.count(step=30)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    fit(steps=3)  # of 30 s each by this clock
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "training:  about 6 min left"  # 4 epochs of 3 steps
+    assert lines[1].startswith("epoch   1 of 4  loss ") and lines[1].endswith("min left")
+    assert lines[-1].startswith("epoch   4 of 4  loss ") and not lines[-1].endswith("left")
+    monkeypatch.undo()
+    fit(steps=3)
+    assert "left" not in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_run():
