@@ -418,9 +418,12 @@ def card(about: dict) -> str:
     data = about["data"]
     test = about["test"]
     low, high = (100 * bound for bound in test["interval"])
-    judged = "test clips"
+    kind, judged = "test clips", ""
     if "test" not in data["clips"]:
-        judged = "clips, each judged by a system that had not learnt from it; this one has,"
+        kind, judged = (
+            "clips",
+            ", each judged by a system that had not learnt from it; this one has",
+        )
     caveat = (
         " Its scenes are composed: no figure here is a result on TAU 2019."
         * corpora.by_name(data["name"]).composed
@@ -436,9 +439,9 @@ def card(about: dict) -> str:
         "tag vectors": f"{about['tags']['source'] or 'none'} ({len(about['tags']['names'])} tags)",
         "training data": f"{data['name']}, {data['clips']['train']} clips, {data['fingerprint']}",
         "accuracy": (
-            f"{100 * test['accuracy']:.1f} % ({low:.1f} to {high:.1f}) on {test['clips']} {judged} "
-            f"of {test['locations']} locations (nothing chosen on them; 95 %, bootstrap over "
-            "locations)"
+            f"{100 * test['accuracy']:.1f} % ({low:.1f} to {high:.1f}) on {test['clips']} {kind} "
+            f"of {test['locations']} locations{judged} (nothing chosen on them; 95 %, bootstrap "
+            "over locations)"
         ),
         "back-end": back_ends.IN_WORDS[about["back_end"]["name"]],
         "scenes": ", ".join(about["labels"]),
