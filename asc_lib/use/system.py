@@ -418,12 +418,11 @@ def card(about: dict) -> str:
     data = about["data"]
     test = about["test"]
     low, high = (100 * bound for bound in test["interval"])
-    kind, judged = "test clips", ""
-    if "test" not in data["clips"]:
-        kind, judged = (
-            "clips",
-            ", each judged by a system that had not learnt from it; this one has",
-        )
+    kind = "test clips"
+    judged = ""
+    if "test" not in data["clips"]:  # of folds
+        kind = "clips"
+        judged = ", each judged by a system that had not learnt from it; this one has"
     caveat = (
         " Its scenes are composed: no figure here is a result on TAU 2019."
         * corpora.by_name(data["name"]).composed
