@@ -1,13 +1,15 @@
-"""Parts of a custom data set's clips: train and test, or folds. No place is in two of them."""
+"""Parts of a data set's clips: train and test, or folds. No place is in two of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
+from sklearn.model_selection import StratifiedGroupKFold
 
-from .data_set import CorpusError
+from .data_set import CorpusError, SceneCorpus
 
 TEST = 0.25  # share of the clips of each label in a split that is made
 # The best division is not worth minutes: the search ends within 5 % of it, or at its root.
@@ -31,6 +33,18 @@ def fold_split(clips: pd.DataFrame, fold: int, folds: int) -> pd.Series:
     """
     part = parted(clips, [1 / folds] * folds, f"{folds} folds")
     return (part == fold - 1).map({True: "test", False: "train"})
+
+
+def held_out(corpus: SceneCorpus) -> SceneCorpus:
+    """The training clips alone: those of a third of their places, by label, become the test."""
+    train = corpus.rows("train")
+    clips = corpus.clips.iloc[train]
+    folds = StratifiedGroupKFold(3, shuffle=True, random_state=0)
+    _, judges = next(folds.split(clips, clips["scene_label"], clips["location"]))
+    splits = np.full(len(corpus.clips), "left out", object)
+    splits[train] = "train"
+    splits[train[judges]] = "test"
+    return replace(corpus, clips=corpus.clips.assign(split=splits))
 
 
 def parted(clips: pd.DataFrame, shares: Sequence[float], what: str) -> pd.Series:

@@ -14,7 +14,7 @@ from ..corpora import store
 from ..files import REPOSITORY
 from ..fusion import FUSIONS, SIZES
 from ..registry import load_plugins
-from ..settings import NOTEBOOKS, Settings, check
+from ..settings import NOTEBOOKS, RIVALS, Settings, check
 from ..tags import sources
 from ..tags.sources import BY_SEED, CONTROLS, open_tag_vectors
 from ..tags.tag_data import SUPERVISION
@@ -81,8 +81,8 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
     """What can be swept, by name: systems with their parameters.
 
     "main": the paper's best cells and the baseline; "systems": one of each; "first": tags alone,
-    baseline, attention, combined; "controls"; "table2" to "table5"; "all" 56; the three "taggers";
-    and each system by its own name.
+    baseline, attention, combined; "controls"; "rivals": systems of Table 6 and later; "table2" to
+    "table5"; "all" 56; the three "taggers"; and each system by its own name.
     """
     load_plugins()
     paper = {name: entry for name, entry in FUSIONS.items() if entry.table}
@@ -101,6 +101,11 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
         "controls": [
             (name, best[name] | ({} if tags == "tagger" else {"tags": tags}))
             for name, tags in CONTROL_CELLS
+        ],
+        "rivals": [
+            (name, best[name] | rival.parameters)
+            for rival in RIVALS.values()
+            for name in rival.fusions
         ],
         "taggers": [("tagger", {"supervision": name}) for name in SUPERVISION],
         "all": cells,

@@ -7,12 +7,10 @@ thirds. The presets of small data sets follow what this has found on ``esc50``.
 from dataclasses import asdict, replace
 
 import joblib
-import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 
-from ..corpora import SceneCorpus
+from ..corpora.splits import held_out
 from ..files import cores, data_root, fingerprint
 from ..registry import unknown
 from ..scenes import SceneData
@@ -43,18 +41,6 @@ STEPS = {  # systems, changes of the recipe, seeds
     ),
 }
 POINTS = 10  # of a curve
-
-
-def held_out(corpus: SceneCorpus) -> SceneCorpus:
-    """The training clips alone: those of a third of their places, by label, become the test."""
-    train = corpus.rows("train")
-    clips = corpus.clips.iloc[train]
-    folds = StratifiedGroupKFold(3, shuffle=True, random_state=0)
-    _, judges = next(folds.split(clips, clips["scene_label"], clips["location"]))
-    splits = np.full(len(corpus.clips), "left out", object)
-    splits[train] = "train"
-    splits[train[judges]] = "test"
-    return replace(corpus, clips=corpus.clips.assign(split=splits))
 
 
 def _run(data: str, epochs: int, step: str, system: str, change: dict, seed: int) -> pd.DataFrame:
