@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from . import training
 from .corpora import CorpusError
 from .corpora.splits import held_out
-from .scene_net import SceneNet, run
+from .scene_net import SceneNet, inference_batch, run
 
 if TYPE_CHECKING:
     from .scenes import SceneData
@@ -50,23 +50,15 @@ def train(
     found = teachers(scenes, net, seed, checkpoint)
     print("the student", flush=True)
     student = _stage(scenes, schedule="student", epochs=_epochs(scenes))
-
-    def batches(epoch: int) -> Iterator[training.Batch]:
-        rng = training.epoch_generator(seed, epoch, len(found.nets))
-        return joined_batches(student, rng)
-
-    def loss(net: SceneNet, batch: training.Batch) -> torch.Tensor:
-        precision = student.recipe.precision
-        own = run(net, {name: batch[name] for name in ("waveform", "tags")}, precision)
-        whole = {"waveform": batch["whole"], "tags": batch["whole_tags"]}
-        with torch.no_grad():
-            answers = [run(teacher, whole, precision).logits for teacher in found.nets]
-        return divergence(own.logits, answers)
-
-    histories = [*found.histories, student.fit(net, batches, loss, checkpoint)]
+    history = student.fit(
+        net,
+        partial(joined_batches, student, seed, stream=len(found.nets)),
+        partial(student_loss, found.nets, scenes.recipe.precision),
+        checkpoint,
+    )
+    stages = [*found.histories, history]
     return pd.concat(
-        [history.assign(stage=stage) for stage, history in enumerate(histories, 1)],
-        ignore_index=True,
+        [each.assign(stage=number) for number, each in enumerate(stages, 1)], ignore_index=True
     )
 
 
@@ -96,7 +88,7 @@ def teachers(
     for number, pair in enumerate(pairs, 1):
         print("a specialist of", *(labels[label] for label in pair), flush=True)
         nets.append(copy.deepcopy(nets[0]))
-        batches = partial(_of_pair, special, pair, seed, number)
+        batches = partial(pair_batches, special, pair, seed, stream=number)
         file = _file(checkpoint, f"specialist{number}")
         histories.append(special.fit(nets[-1], batches, special.loss, file))
     return Teachers([each.requires_grad_(False).eval() for each in nets], pairs, histories)
@@ -113,6 +105,21 @@ def confused(
     return [(int(first[k]), int(second[k])) for k in order]
 
 
+def student_loss(
+    teachers: list[SceneNet], precision: str, net: SceneNet, batch: training.Batch
+) -> torch.Tensor:
+    """``divergence`` of the student's answers to excerpts from its teachers' to ``whole``."""
+    size = inference_batch(batch["whole"].device.type)
+    parts = [*zip(batch["whole"].split(size), batch["whole_tags"].split(size))]
+    with torch.no_grad():
+        answers = [
+            torch.cat([run(each, {"waveform": w, "tags": t}, precision).logits for w, t in parts])
+            for each in teachers
+        ]
+    own = run(net, {"waveform": batch["waveform"], "tags": batch["tags"]}, precision)
+    return divergence(own.logits, answers)
+
+
 def divergence(student: torch.Tensor, answers: list[torch.Tensor]) -> torch.Tensor:
     """Sum over teachers of KL(softmax(teacher / 2) || softmax(student / 2)), mean over the batch.
 
@@ -127,12 +134,13 @@ def divergence(student: torch.Tensor, answers: list[torch.Tensor]) -> torch.Tens
 
 
 def pair_batches(
-    scenes: "SceneData", pair: tuple[int, int], rng: np.random.Generator
+    scenes: "SceneData", pair: tuple[int, int], seed: int, epoch: int, stream: int
 ) -> Iterator[training.Batch]:
     """An epoch's excerpts: half of each batch of the pair's clips, half of as many others, redrawn.
 
     Raises CorpusError where there are not enough of either.
     """
+    rng = training.epoch_generator(seed, epoch, stream)
     rows = scenes.corpus.rows("train")
     inside = np.isin(scenes.corpus.targets()[rows], pair)
     half = max(1, scenes.recipe.batch // 2)
@@ -148,12 +156,15 @@ def pair_batches(
         yield scenes.excerpts(batch, rng)
 
 
-def joined_batches(scenes: "SceneData", rng: np.random.Generator) -> Iterator[training.Batch]:
+def joined_batches(
+    scenes: "SceneData", seed: int, epoch: int, stream: int
+) -> Iterator[training.Batch]:
     """An epoch's excerpts for the student, and in ``whole`` [B, 2, 2T] what its teachers hear.
 
     That is the excerpt's clip as evaluation reads it, followed by another of its scene; the tags
     in ``whole_tags`` are the mean of theirs.
     """
+    rng = training.epoch_generator(seed, epoch, stream)
     order = rng.permutation(scenes.corpus.rows("train"))
     targets = scenes.corpus.targets()[order]
     others = order.copy()
@@ -166,12 +177,6 @@ def joined_batches(scenes: "SceneData", rng: np.random.Generator) -> Iterator[tr
         batch["whole"] = torch.cat([clip["waveform"] for clip in clips], -1)
         batch["whole_tags"] = torch.stack([clip["tags"] for clip in clips]).mean(0)
         yield batch
-
-
-def _of_pair(
-    scenes: "SceneData", pair: tuple[int, int], seed: int, stream: int, epoch: int
-) -> Iterator[training.Batch]:
-    return pair_batches(scenes, pair, training.epoch_generator(seed, epoch, stream))
 
 
 def _epochs(scenes: "SceneData") -> int:

@@ -19,7 +19,7 @@ from .corpora.store import Store
 from .front_ends import pre_emphasis
 from .fusion import AS_INPUT, FUSIONS
 from .recipes import SceneRecipe
-from .scene_net import SceneNet, run
+from .scene_net import SceneNet, inference_batch, run
 from .settings import Settings
 from .stats import accuracy
 from .tags.sources import open_tag_vectors
@@ -246,11 +246,6 @@ class SceneData:
 def fit_svm(codes: np.ndarray, targets: np.ndarray, kernel: str = KERNEL) -> SVC:
     """The back-end, on codes [clips, width] as they are; C = 1, gamma = 1 / (width * variance)."""
     return SVC(kernel=kernel, C=1.0, gamma="scale").fit(codes, targets)
-
-
-def inference_batch(device: str) -> int:
-    """Whole clips in one forward pass: small batches fit a CPU's caches."""
-    return 4 if device == "cpu" else 24
 
 
 @torch.no_grad()

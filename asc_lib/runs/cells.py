@@ -36,6 +36,12 @@ def published() -> pd.DataFrame:
     )
 
 
+def published_table6() -> pd.DataFrame:
+    """The paper's Table 6: system, number of parameters, accuracy (%) on TAU 2019."""
+    table = pd.read_csv(REPOSITORY / "results" / "paper" / "published_table6.csv")
+    return table.astype({"parameters": "Int64"})
+
+
 def papermill_line(notebook: Path | str, output: Path | str, parameters: dict) -> list[str]:
     given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
     return ["papermill", str(notebook), str(output), *given]

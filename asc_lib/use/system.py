@@ -35,8 +35,8 @@ from ..fine_tuning import ABOUT, NETWORK
 from ..front_ends import pre_emphasis
 from ..fusion import AS_INPUT
 from ..runs import readable, records
-from ..scene_net import SceneNet, autocast, n_parameters
-from ..scenes import SceneData, fit_svm, inference_batch
+from ..scene_net import SceneNet, autocast, inference_batch, n_parameters
+from ..scenes import SceneData, fit_svm
 from ..schemas import About, read_json, validated
 from ..settings import Settings
 from ..tags.sources import saved_tagger
