@@ -88,9 +88,13 @@ def teachers(
     for number, pair in enumerate(pairs, 1):
         print("a specialist of", *(labels[label] for label in pair), flush=True)
         nets.append(copy.deepcopy(nets[0]))
-        batches = partial(pair_batches, special, pair, seed, stream=number)
-        file = _file(checkpoint, f"specialist{number}")
-        histories.append(special.fit(nets[-1], batches, special.loss, file))
+        history = special.fit(
+            nets[-1],
+            partial(pair_batches, special, pair, seed, stream=number),
+            special.loss,
+            _file(checkpoint, f"specialist{number}"),
+        )
+        histories.append(history)
     return Teachers([each.requires_grad_(False).eval() for each in nets], pairs, histories)
 
 
@@ -100,8 +104,7 @@ def confused(
     """The pairs of so many ``scenes`` (a < b) that are confused in most clips, most first."""
     matrix = confusion_matrix(truth, predicted, labels=range(scenes))
     first, second = np.triu_indices(scenes, 1)
-    counts = (matrix + matrix.T)[first, second]
-    order = np.argsort(-counts, kind="stable")[:most]
+    order = np.argsort(-(matrix + matrix.T)[first, second], kind="stable")[:most]
     return [(int(first[k]), int(second[k])) for k in order]
 
 
@@ -151,8 +154,7 @@ def pair_batches(
             f"{scenes.corpus.root} has {len(kinds[0])} training clips of a pair of scenes and "
             f"{len(kinds[1])} others: a specialist's batch takes {half} of each"
         )
-    parts = [kind[: count * half].reshape(count, half) for kind in kinds]
-    for batch in np.concatenate(parts, 1):
+    for batch in np.hstack([kind[: count * half].reshape(count, half) for kind in kinds]):
         yield scenes.excerpts(batch, rng)
 
 

@@ -159,13 +159,15 @@ def _of_rival(settings: Settings) -> Settings:
     rival = RIVALS[settings.system]
     _one_of("fusion", settings.fusion, rival.fusions)
     entry = FUSIONS[settings.fusion]
-    new = {
-        "notebook": entry.notebook,
-        "system": None,
-        "front_end": rival.parameters.get("front_end", "auto"),
-        "recipe_source": rival.parameters.get("recipe", ""),
-    }
-    return settings.model_copy(update=new | entry.main[-1])
+    return settings.model_copy(
+        update={
+            "notebook": entry.notebook,
+            "system": None,
+            "front_end": rival.parameters.get("front_end", "auto"),
+            "recipe_source": rival.parameters.get("recipe", ""),
+            **entry.main[-1],
+        }
+    )
 
 
 def _in_words(error: dict) -> str:
