@@ -86,13 +86,13 @@ def teachers(
         plain, schedule="specialist", lr=SLOWER * scenes.recipe.lr, epochs=epochs, eval_every=epochs
     )
     for number, pair in enumerate(pairs, 1):
-        print("a specialist of", *(labels[label] for label in pair), flush=True)
+        print("a specialist of", " and ".join(labels[k] for k in pair), flush=True)
         nets.append(copy.deepcopy(nets[0]))
         history = special.fit(
             nets[-1],
             partial(pair_batches, special, pair, seed, stream=number),
             special.loss,
-            _file(checkpoint, f"specialist{number}"),
+            _file(checkpoint, "of-{}-{}".format(*pair)),
         )
         histories.append(history)
     return Teachers([each.requires_grad_(False).eval() for each in nets], pairs, histories)

@@ -209,19 +209,16 @@ def test_at_full_size_it_is_the_released_recipe(small_mini, monkeypatch):
     }
 
 
-@pytest.mark.parametrize(
-    "stage, name", [*enumerate(["apart", "baseline", "specialist1", "specialist2", ""])]
-)
+@pytest.mark.parametrize("stage", range(5))
 def test_a_run_cut_short_in_any_stage_ends_as_if_it_had_not_been(
-    stage, name, small_mini, tmp_path, monkeypatch, whole_run, capsys
+    stage, small_mini, tmp_path, monkeypatch, whole_run, capsys
 ):
     data = data_of(small_mini, epochs=3)
-    file = tmp_path / f"run{'.' * bool(name)}{name}.safetensors"
     save = training.save_checkpoint
 
     def cut(path, nets, optimiser, schedule, history):
         save(path, nets, optimiser, schedule, history)
-        if path == file and len(history) == 1:
+        if len(list(tmp_path.iterdir())) == stage + 1:  # after the first epoch of a stage
             raise InterruptedError
 
     with monkeypatch.context() as patch:
