@@ -3,7 +3,7 @@
 .PHONY: help env demo test test-all sweep kills bench lab notebooks evidence clean
 PYTHON ?= python3.11
 BIN := .venv/bin
-NOTEBOOKS := 00_data 01_tagger 02_baseline 03_concatenation 04_attention 05_combined 06_results 07_your_recordings
+NOTEBOOKS := 00_data 01_tagger 02_baseline 03_concatenation 04_attention 05_combined 06_results 07_your_recordings 08_rivals
 PATHS := $(NOTEBOOKS:%=notebooks/%.ipynb)
 export ASC_RESULTS ?= $(CURDIR)/results/local
 export JUPYTER_PLATFORM_DIRS = 1

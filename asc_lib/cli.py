@@ -157,7 +157,7 @@ def sweep_(
     what: Annotated[
         str,
         typer.Argument(
-            help="all, table2 to table5, main, systems, first, controls, taggers, or a system"
+            help="all, table2 to table5, main, systems, first, controls, rivals, taggers, a system"
         ),
     ],
     more_seeds: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,

@@ -5,6 +5,7 @@ that ``ASC_PLUGINS`` names: every scene notebook then takes it (``-p front_end i
 """
 
 import math
+from typing import Any
 
 import torch
 import torchaudio
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .fusion import SLOPE
-from .recipes import RATE
+from .recipes import CP_RESNET, RATE
 from .registry import Registry
 
 FRONT_ENDS = Registry("front_end")
@@ -42,12 +43,14 @@ class FrontEnd(nn.Module):
     """From waveform to feature map (``forward``), and from the attended map to a vector (``pool``).
 
     ``filters`` is f, ``pooled_width`` the width of the vector. ``code_width`` and ``output_bias``
-    describe the two layers that follow: they go with a front-end's published sizes.
+    describe the two layers that follow: they go with a front-end's published sizes. ``recipe``:
+    values of ``SceneRecipe`` that it is trained with (``recipes.fitted``).
     """
 
     filters = 128
     code_width = 64
     output_bias = False
+    recipe: dict[str, Any] = {}
 
     @property
     def pooled_width(self) -> int:
@@ -241,6 +244,7 @@ class CPResNet(FrontEnd):
     """
 
     rho = 7
+    recipe = CP_RESNET
 
     def __init__(self):
         super().__init__()

@@ -212,13 +212,8 @@ def images(
 
 def loss(history: pd.DataFrame) -> Figure:
     figure, axis = figure_of(5, 2.4)
-    sns.lineplot(
-        history,
-        x="epoch",
-        y="loss",
-        hue=history["fold"].astype(str) if "fold" in history else None,
-        ax=axis,
-    )
+    part = next((history[name].astype(str) for name in ("fold", "stage") if name in history), None)
+    sns.lineplot(history, x="epoch", y="loss", hue=part, ax=axis)
     axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     axis.set(ylabel="training loss")
     return figure

@@ -41,8 +41,8 @@ class SceneRecipe:
 
     Sources: [paper], Section 4.2; [22], the system that the same authors released before, with the
     same front-end. The pre-emphasis (0.97 [paper]) and its scale (32,000 [22]) are in
-    ``front_ends.pre_emphasis``, the SVM's settings in ``back_ends.fit``. ``CP_RESNET`` is the
-    recipe that was published with that front-end [Koutini et al. 2019].
+    ``front_ends.pre_emphasis``, the SVM's settings in ``back_ends.fit``. A front-end may bring
+    values of its own (``FrontEnd.recipe``).
     """
 
     __pydantic_config__ = pydantic.ConfigDict(strict=True)
@@ -72,6 +72,7 @@ class SceneRecipe:
     fixed: str = added("none")  # what of it training leaves as it is: one of FIXED
     class_weights: str = added("none")  # of loss and back-end: one of CLASS_WEIGHTS
     back_end: str = added("rbf")  # one of ``back_ends.CHOICES``; an SVM [paper]
+    specialists: Annotated[int, pydantic.Field(ge=0, le=20)] = added(0)  # see ``distillation``
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ SMALL = dict(
     tag_scale="square_root",
 )
 SMALL_SCENE = SceneRecipe(schedule="cosine", **SMALL)  # settled by `asc tune` on esc50
-CP_RESNET = SceneRecipe(
+CP_RESNET = dict(  # published with that front-end [Koutini et al. 2019]
     epochs=350,
     batch=10,
     schedule="linear",
@@ -131,12 +132,23 @@ CP_RESNET = SceneRecipe(
     augmentation="roll",
     average_from=5 / 7,
 )
-SMALL_CP_RESNET = replace(CP_RESNET, batch=24, **SMALL)
-NAMED = {"cp_resnet": CP_RESNET, "small_cp_resnet": SMALL_CP_RESNET}
+NAMED: dict[str, dict[str, Any]] = {  # values of ``SceneRecipe``
+    "cp_resnet": CP_RESNET,
+    "crop_pad": dict(augmentation="crop_pad"),  # after Zheng and Yan (Table 6)
+    "specialists": dict(specialists=2),  # [22] (Table 6)
+}
+
+
+def fitted(values: dict[str, Any], preset: SceneRecipe) -> SceneRecipe:
+    """A preset with these values; of a small one, without those that belong to full size."""
+    full = preset == SceneRecipe()
+    return replace(
+        preset, **{k: v for k, v in values.items() if full or k not in ("batch", *SMALL)}
+    )
 
 
 def read(source: str, preset: SceneRecipe) -> SceneRecipe:
-    """One of ``NAMED``, or the preset with values of a TOML file; the preset for "".
+    """The preset with values of one of ``NAMED`` or of a TOML file; as it is for "".
 
     ``start_from`` counts from the file's folder. Raises ParameterError for anything but a field
     with a value that it may have; choices are checked where they are known (``settings``).
@@ -144,7 +156,7 @@ def read(source: str, preset: SceneRecipe) -> SceneRecipe:
     if not source:
         return preset
     if source in NAMED:
-        return NAMED[source]
+        return fitted(NAMED[source], preset)
     path = Path(source).expanduser()
     refused = f"parameter 'recipe' is {source!r}"
     if not path.is_file():

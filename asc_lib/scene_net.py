@@ -145,6 +145,24 @@ class SceneNet(nn.Module):
         return self.fuse(self.feature_map(waveform), tags, times)
 
 
+def inference_batch(device: str) -> int:
+    """Whole clips in one forward pass: small batches fit a CPU's caches."""
+    return 4 if device == "cpu" else 24
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Context in which "bfloat16" computes convolutions and matrix products; weights stay."""
+    return torch.autocast(
+        torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
+    )
+
+
+def run(net: SceneNet, inputs: dict[str, torch.Tensor], precision: str) -> SceneOutput:
+    """The network's output for waveform and tags, computed in a precision."""
+    with autocast(inputs["waveform"].device.type, precision):
+        return net(**inputs)
+
+
 def n_parameters(net: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in net.parameters())

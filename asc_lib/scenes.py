@@ -1,6 +1,6 @@
 """What a scene network is fed, how it is trained, and how it is evaluated (Sections 2.1, 4.2)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +13,14 @@ from sklearn.base import ClassifierMixin
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from . import back_ends, corpora, fine_tuning, training
+from . import back_ends, corpora, distillation, fine_tuning, training
 from .corpora import CorpusError, SceneCorpus, splits, store
 from .corpora.audio import RATE
 from .corpora.store import Store
 from .front_ends import pre_emphasis
 from .fusion import AS_INPUT, FUSIONS
 from .recipes import SceneRecipe
-from .scene_net import SceneNet, SceneOutput
+from .scene_net import SceneNet, inference_batch, run
 from .settings import Settings
 from .stats import accuracy
 from .tags.sources import open_tag_vectors
@@ -137,22 +137,25 @@ class SceneData:
         recipe = self.recipe
         rng = training.epoch_generator(seed, epoch)
         order = rng.permutation(self.corpus.rows("train"))
-        targets = self.corpus.targets()
         if len(order) < recipe.batch:
             raise CorpusError(
                 f"{self.corpus.root} has {len(order)} training clips: a batch takes {recipe.batch}"
             )
         for start in range(0, len(order) - recipe.batch + 1, recipe.batch):
-            rows = order[start : start + recipe.batch]
-            starts = rng.integers(self.waveforms.samples - self.crop, size=len(rows))
-            batch = self.inputs(rows, starts, self.crop, rng)
-            augmented = training.AUGMENTATIONS[recipe.augmentation]
-            batch["waveform"] = augmented(batch["waveform"], rng)
-            one_hot = F.one_hot(torch.from_numpy(targets[rows]), len(self.corpus.labels))
-            batch["targets"] = one_hot.float().to(self.device)
+            batch = self.excerpts(order[start : start + recipe.batch], rng)
             if epoch >= recipe.mixup_from:
                 batch = training.mix(batch, self._shares(rng), rng)
             yield batch
+
+    def excerpts(self, rows: np.ndarray, rng: np.random.Generator) -> training.Batch:
+        """A random excerpt of each of these clips, augmented, with one-hot ``targets``."""
+        starts = rng.integers(self.waveforms.samples - self.crop, size=len(rows))
+        batch = self.inputs(rows, starts, self.crop, rng)
+        augmented = training.AUGMENTATIONS[self.recipe.augmentation]
+        batch["waveform"] = augmented(batch["waveform"], rng)
+        targets = torch.from_numpy(self.corpus.targets()[rows])
+        batch["targets"] = F.one_hot(targets, len(self.corpus.labels)).float().to(self.device)
+        return batch
 
     def _shares(self, rng: np.random.Generator) -> float | np.ndarray:
         alpha = self.recipe.mixup
@@ -254,8 +257,23 @@ class SceneData:
     def train(self, net: SceneNet, seed: int, checkpoint: Path | None = None) -> pd.DataFrame:
         """Train ``net`` in place by the recipe; return the history. Resumes from ``checkpoint``.
 
-        The last epoch is not evaluated here: ``evaluate`` does that.
+        With ``specialists`` in the recipe, in stages (``distillation.train``). The last epoch is
+        not evaluated here: ``evaluate`` does that.
         """
+        if self.recipe.specialists:
+            return distillation.train(self, net, seed, checkpoint)
+        return self.fit(
+            net, lambda epoch: self.training_batches(seed, epoch), self.loss, checkpoint
+        )
+
+    def fit(
+        self,
+        net: SceneNet,
+        batches: Callable[[int], Iterable[training.Batch]],
+        loss: training.Loss,
+        checkpoint: Path | None,
+    ) -> pd.DataFrame:
+        """``training.fit`` with the optimiser, schedule, epochs and evaluations of the recipe."""
         epochs = self.recipe.epochs
         evaluated = range(self.recipe.eval_every, epochs, self.recipe.eval_every)
         optimiser = self.optimiser(net.to(self.device))
@@ -263,8 +281,8 @@ class SceneData:
         ahead = iter if self.device == "cpu" else training.prefetched  # no gain on a CPU
         return training.fit(
             net,
-            lambda epoch: ahead(self.training_batches(seed, epoch)),
-            self.loss,
+            lambda epoch: ahead(batches(epoch)),
+            loss,
             optimiser,
             epochs=epochs,
             checkpoint=checkpoint,
@@ -274,24 +292,6 @@ class SceneData:
             steps=len(self.corpus.rows("train")) // self.recipe.batch * (self.device == "cpu"),
             after_epoch=lambda e: accuracies(self.evaluate(net)) if e in evaluated else {},
         )
-
-
-def inference_batch(device: str) -> int:
-    """Whole clips in one forward pass: small batches fit a CPU's caches."""
-    return 4 if device == "cpu" else 24
-
-
-def autocast(device: str, precision: str) -> torch.autocast:
-    """Context in which "bfloat16" computes convolutions and matrix products; weights stay."""
-    return torch.autocast(
-        torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
-    )
-
-
-def run(net: SceneNet, inputs: training.Batch, precision: str) -> SceneOutput:
-    """The network's output for waveform and tags, computed in a precision."""
-    with autocast(inputs["waveform"].device.type, precision):
-        return net(**inputs)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import difflib
 import types
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -53,6 +53,24 @@ NOTEBOOKS = {
     "05_combined": (*SCENE, "fusion", *SIZES),
     "06_results": ("data",),
     "07_your_recordings": ("data", "device", "system", "recordings"),
+    "08_rivals": (*COMMON, "precision", "tags", "tag_windows", "n_tags", "system", "fusion"),
+}
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A system of Table 6, or of later years, as parameters of notebooks 02 and 04."""
+
+    published: str  # of whom, as in ``published_table6.csv``
+    parameters: dict[str, str]
+    fusions: tuple[str, ...] = ("baseline", "attention")
+
+
+RIVALS = {
+    "cp_resnet": Rival("Koutini et al. 2019", {"front_end": "cp_resnet"}),
+    "sinc_acl": Rival("Huang et al. [2]", {"front_end": "sinc_acl"}),
+    "specialists": Rival("Jung et al. [22]", {"recipe": "specialists"}, ("baseline",)),
+    "crop_pad": Rival("Zheng et al. [8]", {"recipe": "crop_pad"}),
 }
 
 
@@ -142,7 +160,24 @@ def check(notebook: str, **values: object) -> Settings:
         settings = Settings(notebook=notebook, **values)
     except pydantic.ValidationError as error:
         raise ParameterError(_in_words(error.errors()[0])) from None
-    return _resolved(settings)
+    return _resolved(_of_rival(settings) if notebook == "08_rivals" else settings)
+
+
+def _of_rival(settings: Settings) -> Settings:
+    """Settings of notebook 08 as those of the notebook whose run is the same."""
+    _one_of("system", settings.system, RIVALS)
+    rival = RIVALS[settings.system]
+    _one_of("fusion", settings.fusion, rival.fusions)
+    entry = FUSIONS[settings.fusion]
+    return settings.model_copy(
+        update={
+            "notebook": entry.notebook,
+            "system": None,
+            "front_end": rival.parameters.get("front_end", "auto"),
+            "recipe_source": rival.parameters.get("recipe", ""),
+            **entry.main[-1],
+        }
+    )
 
 
 def _in_words(error: dict) -> str:
@@ -163,7 +198,13 @@ def _resolved(settings: Settings) -> Settings:
         _one_of("data", settings.data, corpora.scene_data_sets())
     preset = corpora.with_scenes(settings.data).preset
     data = corpora.resolved(settings.data)
-    base = recipes.read(settings.recipe_source, preset.scene)
+    front_end = settings.front_end
+    base = preset.scene
+    if front_end is not None:
+        _one_of("front_end", front_end, ("auto", *FRONT_ENDS))
+        front_end = preset.front_end if front_end == "auto" else front_end
+        base = recipes.fitted(FRONT_ENDS[front_end].recipe, base)
+    base = recipes.read(settings.recipe_source, base)
     for name, valid in RECIPE.items():
         if getattr(base, name) not in valid:
             raise unknown("recipe", f"{name} = {getattr(base, name)}", valid)
@@ -174,16 +215,16 @@ def _resolved(settings: Settings) -> Settings:
         "threads": settings.threads or (preset.tagger_threads if tagging else preset.threads),
         "device": checked_device(settings.device),
     }
-    if settings.front_end is not None:
-        new |= _network(settings, preset, base)
+    if front_end is not None:
+        new |= _network(settings, front_end, preset, base)
     if settings.supervision is not None:
         _one_of("supervision", settings.supervision, SUPERVISION)
     return settings.model_copy(update=new)
 
 
-def _network(settings: Settings, preset: Preset, base: SceneRecipe) -> dict[str, object]:
-    _one_of("front_end", settings.front_end, ("auto", *FRONT_ENDS))
-    front_end = preset.front_end if settings.front_end == "auto" else settings.front_end
+def _network(
+    settings: Settings, front_end: str, preset: Preset, base: SceneRecipe
+) -> dict[str, object]:
     _one_of("precision", settings.precision, PRECISIONS)
     fusion = settings.fusion or next(  # a notebook without this parameter has one fusion
         name for name, entry in FUSIONS.items() if entry.notebook == settings.notebook
@@ -205,6 +246,11 @@ def _network(settings: Settings, preset: Preset, base: SceneRecipe) -> dict[str,
     tagged = entry.build.reads != "nothing"
     if base.start_from and not entry.build.waveform:
         raise ParameterError(f"parameter 'recipe': start_from does nothing for {fusion}")
+    if base.specialists and entry.build.reads not in ("nothing", "clip"):
+        raise ParameterError(
+            f"parameter 'recipe': specialists need a fusion that reads one tag vector a clip, or "
+            f"none, such as baseline or attention, not {fusion}"
+        )
     return {
         "front_end": front_end,
         "precision": base.precision if settings.precision == "float32" else settings.precision,

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +64,21 @@ def crop_pad(waveforms: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return waveforms * inside[:, None].to(waveforms.device)
 
 
+def falling(
+    optimiser: torch.optim.Optimizer, epochs: int, ends: tuple[int, ...]
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """A fifth of the learning rate after each of these epochs of 60, or as early of ``epochs``."""
+    return LambdaLR(optimiser, lambda done: 0.2 ** sum(60 * done >= end * epochs for end in ends))
+
+
 SCHEDULES = {  # of the learning rate, from an optimiser and the number of epochs
     "constant": lambda optimiser, epochs: None,
     "cosine": CosineAnnealingLR,  # to 0
     "linear": lambda optimiser, epochs: LambdaLR(  # Koutini et al.: to 1 % and no further
         optimiser, lambda done: float(np.interp(done / epochs, (1 / 7, 5 / 7), (1, 0.01)))
     ),
+    "specialist": partial(falling, ends=(20, 50)),  # [22]
+    "student": partial(falling, ends=(15, 30, 45)),  # [22]
 }
 AUGMENTATIONS = {
     "none": lambda waveforms, rng: waveforms,

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 STAMPED = ("back_end.skops", "system.json")  # hold the time, and its digest; loading checks them
-JOBS = ("fetch", "pack", "tags", "training", "saving")
+JOBS = ("fetch", "pack", "tags", "training", "distilling", "saving")
 
 
 def corpus(folder: Path):
@@ -75,7 +75,7 @@ def tags(shared: Path, own: Path) -> None:
     sources.open_tag_vectors("tagger", scenes, store.pack(scenes))
 
 
-def training(shared: Path, own: Path) -> None:
+def training(shared: Path, own: Path, specialists: int = 0) -> None:
     """Four epochs with mixup and an evaluation; what is kept: weights, and the record."""
     import torch
     from safetensors.torch import save_file
@@ -90,13 +90,20 @@ def training(shared: Path, own: Path) -> None:
     scenes = corpus(shared)
     preset = corpora.find("mini").preset
     recipe = replace(preset.scene, crop=12_000, epochs=4, mixup_from=2, eval_every=2)
+    recipe = replace(recipe, specialists=specialists)
     data = SceneData(scenes, store.pack(scenes), None, recipe, "cpu", "nothing")
     net = SceneNet(0, 10, "narrow", "baseline")
     history = data.train(net, 0, own / "checkpoint.safetensors")
     with written_whole(own / "net.safetensors") as file:
         save_file(net.state_dict(), file)
     write_text(own / "history.csv", history.drop(columns="seconds").to_csv())
-    (own / "checkpoint.safetensors").unlink()  # holds the seconds
+    for path in own.glob("checkpoint*.safetensors"):  # they hold the seconds
+        path.unlink()
+
+
+def distilling(shared: Path, own: Path) -> None:
+    """The same in five stages, with specialists."""
+    training(shared, own, specialists=2)
 
 
 def saving(shared: Path, own: Path) -> None:

@@ -42,6 +42,16 @@ def test_counted_work_is_that_of_the_released_front_end():
     assert 0.05 < work["GB"] < 0.5
 
 
+def test_counted_work_of_other_front_ends():
+    """10**9 multiply-adds of 10 s: layers, and before them mel bands or sinc filters."""
+    by_hand = {
+        "cp_resnet": 0.576 + 2 * 256 * 941 * 431 / 1e9,
+        "sinc_acl": 0.224 + 2 * 16 * 252 * 80_000 / 1e9 + 2 * 16 * 64 * 5 * 20_000 / 1e9,
+    }
+    for name, expected in by_hand.items():
+        assert network.counted(240_000, name)["inference"] == pytest.approx(expected, rel=0.02)
+
+
 def test_turns_alternate_and_the_first_does_not_count():
     done, times = [], iter([9.0, 8.0, 1.0, 2.0, 4.0, 3.0])
 
@@ -75,6 +85,11 @@ def test_toy_benchmark_from_end_to_end(tmp_path):
         assert ratio == pytest.approx(seconds["plain"]["median"] / seconds["ours"]["median"])
         assert f"| {row}, clips a second |" in printed
         assert f"**{ratio:.1f}**" in printed
+    for name, other in found["network"]["front-ends"].items():
+        for row, rate in other["clips a second"].items():
+            share = other["floor (s a clip)"][row] * rate
+            assert rate > 0 and 0 < share < 1
+            assert f"| {row} with `{name}`, clips a second | | {rate:.2f} |" in printed
     assert (tmp_path / "README.md").read_text(encoding="utf-8").endswith(printed.strip() + "\n")
 
 

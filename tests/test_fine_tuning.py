@@ -42,8 +42,30 @@ def test_a_recipe_of_ones_own_is_the_preset_with_its_values(tmp_path):
     assert found.parameters()["recipe"] == "mine.toml" and found.parameters()["epochs"] == 5
     given = settings_of(tmp_path / "mine.toml", text, epochs=3, tag_windows="random")
     assert (given.recipe.epochs, given.recipe.tag_windows) == (3, "random")
-    named = check("02_baseline", **(BASELINE | {"recipe": "cp_resnet", "epochs": 2}))
-    assert named.recipe == replace(recipes.CP_RESNET, epochs=2)
+
+
+def test_a_named_recipe_fits_the_size_of_the_preset():
+    def recipe(**given):
+        return check("02_baseline", **(BASELINE | given)).recipe
+
+    own = {k: v for k, v in recipes.CP_RESNET.items() if k not in ("batch", *recipes.SMALL)}
+    assert own.keys() == {
+        *("schedule", "weight_decay", "mixup", "mixup_from", "amsgrad", "mixup_per"),
+        *("augmentation", "average_from"),
+    }
+    small = replace(recipes.SMALL_SCENE, epochs=2, **own)
+    assert recipe(recipe="cp_resnet", epochs=2) == small
+    assert recipe(front_end="cp_resnet", epochs=2) == small  # a front-end brings its recipe
+    full = recipe(data="tau2019", front_end="cp_resnet")
+    assert full == recipes.SceneRecipe(**recipes.CP_RESNET) and full.epochs == 350
+    assert recipe(data="tau2019", recipe="crop_pad") == recipes.SceneRecipe(augmentation="crop_pad")
+    both = recipe(front_end="cp_resnet", recipe="specialists")
+    assert both == replace(recipe(front_end="cp_resnet"), specialists=2)
+
+
+def test_a_recipe_of_ones_own_goes_on_top_of_the_front_ends(tmp_path):
+    found = settings_of(tmp_path / "x.toml", "lr = 0.5", front_end="cp_resnet")
+    assert found.changed().items() >= {"lr": 0.5, "augmentation": "roll"}.items()
 
 
 def test_the_name_of_a_run_holds_the_values_of_its_recipe_and_not_the_file(tmp_path):
@@ -81,7 +103,7 @@ def test_a_recipe_that_cannot_be(tmp_path, text, message):
 
 
 def test_a_recipe_that_is_not_there():
-    with pytest.raises(ParameterError, match="'gone.toml': choose one of cp_resnet, small_cp"):
+    with pytest.raises(ParameterError, match="'gone.toml': choose one of cp_resnet, crop_pad"):
         check("02_baseline", **(BASELINE | {"recipe": "gone.toml"}))
 
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from asc_lib import diagram, scenes, settings
 from asc_lib.front_ends import FRONT_ENDS, CPResNet, LogMel, SincAcl, SincConv, pre_emphasis
 from asc_lib.fusion import FUSIONS
-from asc_lib.recipes import SMALL_CP_RESNET
 from asc_lib.scene_net import SceneNet, n_parameters
 from asc_lib.use import export, system, what_if
 
@@ -159,7 +158,7 @@ def test_decibels_are_not_rounded_to_bfloat16():
 @pytest.mark.parametrize("name", NAMES)
 def test_from_training_to_predictions_and_what_if(name, tagged, tmp_path):
     checked = settings.check("05_combined", **(COMBINED | dict(front_end=name, epochs=1)))
-    data = replace(tagged, recipe=replace(SMALL_CP_RESNET, epochs=1))
+    data = replace(tagged, recipe=checked.recipe)
     with roots(tmp_path):
         done = system.train_and_save(checked, data)
     assert done.record["parameters"]["front_end"] == name

@@ -2,12 +2,13 @@
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import ATTENTION, COMBINED, TAGGED
+from helpers import ATTENTION, COMBINED, COMMON, TAGGED
 from typer.testing import CliRunner
 
 from asc_lib import corpora
@@ -151,7 +152,7 @@ def test_every_published_cell_has_a_notebook():
     ]
     with pytest.raises(
         ValueError,
-        match="unknown sweep 'table9': choose one of main, systems, first, controls, taggers, all",
+        match="unknown sweep 'table9': choose one of main, systems, first, controls, rivals",
     ):
         grid.cells("table9")
 
@@ -254,6 +255,51 @@ def test_a_dry_run_prints_lines_that_papermill_takes(tmp_path, monkeypatch):
         assert dict(zip(line[4::3], line[5::3])) == {
             name: str(value) for name, value in cell.parameters.items()
         }
+
+
+TAGS = dict(tag_windows="auto", n_tags=80)
+RIVALS = {  # cells of the sweep of this name, with the baseline's fusion and with attention
+    "cp_resnet": ({"front_end": "cp_resnet"}, 2),
+    "sinc_acl": ({"front_end": "sinc_acl"}, 2),
+    "specialists": ({"recipe": "specialists"}, 1),
+    "crop_pad": ({"recipe": "crop_pad"}, 2),
+}
+
+
+def test_the_rivals_of_a_sweep_are_those_of_notebook_08(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_RESULTS", str(tmp_path))
+    done = CliRunner().invoke(app, ["sweep", "rivals", "--data", "mini", "--dry-run"])
+    names = [Path(shlex.split(line)[2]).stem for line in done.output.splitlines()]
+    assert names == [
+        *("02_baseline_mini_0_cp_resnet", "04_attention_mini_0_2_1_cp_resnet"),
+        *("02_baseline_mini_0_sinc_acl", "04_attention_mini_0_2_1_sinc_acl"),
+        "02_baseline_mini_0_specialists",
+        *("02_baseline_mini_0_crop_pad", "04_attention_mini_0_2_1_crop_pad"),
+    ]
+    cells = iter(grid.cells("rivals", data="mini", seed=0))
+    for system, (parameters, fusions) in RIVALS.items():
+        for fusion in ("baseline", "attention")[:fusions]:
+            given = COMMON | TAGS | dict(precision="float32", tags="auto")
+            found = check("08_rivals", **given, system=system, fusion=fusion)
+            assert found.parameters().items() >= parameters.items()
+            assert found.sizes() == ({"heads": 2, "layers": 1} if fusion == "attention" else {})
+            assert found == next(cells).settings().model_copy(update={"device": "cpu"})
+    assert next(cells, None) is None
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"system": "nope"}, "'system' is 'nope': choose one of cp_resnet, sinc_acl, specialists"),
+        ({"fusion": "codecat"}, "'fusion' is 'codecat': choose one of baseline, attention"),
+        ({"system": "specialists", "fusion": "attention"}, "'attention': choose one of baseline"),
+        ({"tags": "nope", "fusion": "attention"}, "parameter 'tags' is 'nope': choose one of"),
+    ],
+)
+def test_rivals_that_there_are_not(given, message):
+    usual = COMMON | TAGS | dict(precision="float32", tags="auto")
+    with pytest.raises(ParameterError, match=message):
+        check("08_rivals", **(usual | dict(system="cp_resnet", fusion="baseline") | given))
 
 
 def test_a_sweep_gives_each_notebook_what_it_has(tmp_path, monkeypatch):

@@ -125,6 +125,44 @@ def test_the_papers_cells_in_its_order(root):
     assert Results("mini", root).paper_table(4)["mean"].isna().all()
 
 
+def changed_to(root, run, name, **parameters):
+    """A copy of a run under another name, as if it had had these parameters."""
+    path = root / "mini" / "records" / f"{run}.json"
+    record = json.loads(path.read_text())
+    record["run"] = name
+    record["parameters"] |= parameters
+    path.with_name(f"{name}.json").write_text(json.dumps(record))
+    path.with_name(f"{name}.npz").write_bytes(path.with_suffix(".npz").read_bytes())
+
+
+def test_table_6_holds_rivals_beside_the_figures_that_they_follow(root):
+    assert Results("mini", root).table6().empty
+    assert "table6.csv" not in Results("mini", root).drawn()
+    run = "mini-baseline-tagger-0"
+    changed_to(root, run, "a", front_end="sinc_acl")
+    changed_to(root, run, "b", front_end="cp_resnet", epochs=350)
+    changed_to(root, run, "c", recipe="specialists")
+    changed_to(root, run, "d", recipe="mine.toml")
+    changed_to(root, "mini-attention-tagger-2-1-1", "e", recipe="crop_pad")
+    table = Results("mini", root).table6()
+    assert table[["follows", "published"]].fillna(0).T.to_dict("list") == {
+        "baseline": ["", 0],
+        "baseline, epochs 350, front_end cp_resnet": ["Koutini et al. 2019", 0],
+        "baseline, front_end sinc_acl": ["Huang et al. [2]", 76.08],
+        "baseline, recipe specialists": ["Jung et al. [22]", 75.81],
+        "attention, 2 heads, 1 layer": ["", 0],
+        "attention, 2 heads, 1 layer, recipe crop_pad": ["Zheng et al. [8]", 69.23],
+        "combined shared, 4 heads, 3 layers": ["Ours", 76.75],
+    }
+    text = readable.rivals(table)
+    assert text.loc["baseline, recipe specialists"].tolist() == [
+        *("Jung et al. [22]", "75.81", "636,000"),
+        *(text["measured % [95 %]"]["baseline, front_end sinc_acl"], "1,000", "2"),
+    ]
+    assert text["published parameters"]["attention, 2 heads, 1 layer, recipe crop_pad"] == ""
+    assert Results("mini", root).drawn()["table6.csv"] == text.to_csv()
+
+
 def test_by_scene_and_by_city(root):
     name = "attention, 2 heads, 1 layer"
     results = Results("mini", root)

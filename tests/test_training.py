@@ -158,7 +158,7 @@ def test_crop_pad_leaves_a_stretch_and_zeros_around():
 
 def test_the_recipe_of_cp_resnet(small_mini, monkeypatch):
     data = scene_data(small_mini)
-    recipe = replace(CP_RESNET, batch=24, crop=10_000, epochs=7)
+    recipe = SceneRecipe(**CP_RESNET | dict(batch=24, crop=10_000, epochs=7))
     ours = replace(data, recipe=recipe)
     seen = []
     monkeypatch.setattr(

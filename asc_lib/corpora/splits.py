@@ -1,4 +1,4 @@
-"""Parts of a custom data set's clips: train and test, or folds. No place is in two of them."""
+"""Parts of a data set's clips: train and test, or folds. No place is in two of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -47,7 +47,8 @@ class Store:
     def nearest(self, device: str) -> "Store":
         """This store in GPU memory if it takes at most half of what is free, else as it is."""
         free = torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0
-        return self.copied(device) if self.waveforms.nbytes <= free / 2 else self
+        there = isinstance(self.waveforms, torch.Tensor)
+        return self if there or self.waveforms.nbytes > free / 2 else self.copied(device)
 
     def copied(self, device: str) -> "Store":
         """This store with all waveforms as a tensor on a device."""

@@ -14,7 +14,7 @@ from ..corpora import store
 from ..files import REPOSITORY
 from ..fusion import FUSIONS, SIZES
 from ..registry import load_plugins
-from ..settings import NOTEBOOKS, Settings, check
+from ..settings import NOTEBOOKS, RIVALS, Settings, check
 from ..tags import sources
 from ..tags.sources import BY_SEED, CONTROLS, open_tag_vectors
 from ..tags.tag_data import SUPERVISION
@@ -34,6 +34,12 @@ def published() -> pd.DataFrame:
     return pd.read_csv(REPOSITORY / "results" / "paper" / "published.csv").astype(
         {size: "Int64" for size in SIZES}
     )
+
+
+def published_table6() -> pd.DataFrame:
+    """The paper's Table 6: system, number of parameters, accuracy (%) on TAU 2019."""
+    table = pd.read_csv(REPOSITORY / "results" / "paper" / "published_table6.csv")
+    return table.astype({"parameters": "Int64"})
 
 
 def papermill_line(notebook: Path | str, output: Path | str, parameters: dict) -> list[str]:
@@ -81,8 +87,8 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
     """What can be swept, by name: systems with their parameters.
 
     "main": the paper's best cells and the baseline; "systems": one of each; "first": tags alone,
-    baseline, attention, combined; "controls"; "table2" to "table5"; "all" 56; the three "taggers";
-    and each system by its own name.
+    baseline, attention, combined; "controls"; "rivals": systems of Table 6 and later; "table2" to
+    "table5"; "all" 56; the three "taggers"; and each system by its own name.
     """
     load_plugins()
     paper = {name: entry for name, entry in FUSIONS.items() if entry.table}
@@ -101,6 +107,11 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
         "controls": [
             (name, best[name] | ({} if tags == "tagger" else {"tags": tags}))
             for name, tags in CONTROL_CELLS
+        ],
+        "rivals": [
+            (name, best[name] | rival.parameters)
+            for rival in RIVALS.values()
+            for name in rival.fusions
         ],
         "taggers": [("tagger", {"supervision": name}) for name in SUPERVISION],
         "all": cells,

@@ -80,6 +80,23 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def rivals(table: pd.DataFrame) -> pd.DataFrame:
+    """``Results.table6`` as text."""
+    if table.empty:
+        return table
+    return pd.DataFrame(
+        {
+            "follows": table["follows"],
+            "published %, TAU 2019": _texts(table["published"], ".2f"),
+            "published parameters": _texts(table["parameters"].astype(float), ",.0f"),
+            "measured % [95 %]": spans(table, "mean", "low", "high"),
+            "parameters": _texts(table["n_parameters"], ","),
+            "MMAC per clip": _texts(table["macs"] / 1e6, ".0f"),
+        },
+        index=table.index,
+    )
+
+
 def literal(text: object) -> str:
     """A text that Markdown shows as it is: no HTML, link, formula or cell border is in it."""
     escaped = html.escape(str(text), quote=False).replace("](", "]\\(")

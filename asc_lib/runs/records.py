@@ -1,5 +1,6 @@
 """The record of a run: parameters, data, results. All tables are drawn from records."""
 
+import glob
 import inspect
 import json
 import platform
@@ -188,7 +189,7 @@ def write_scene_record(
         "macs": multiply_adds(net, scenes.whole(np.array([0]))),
         **summary(evaluated, history),
     }
-    if settings.recipe_source:
+    if settings.base != settings.preset.scene:
         record["recipe"] = settings.changed()
     if net.taken_over:
         start = origin(settings.recipe.start_from)
@@ -199,7 +200,10 @@ def write_scene_record(
         record,
         history,
     )
-    checkpoint(record["run"]).unlink(missing_ok=True)
+    state = checkpoint(record["run"])
+    for path in state.parent.glob(f"{glob.escape(state.stem)}.*{state.suffix}"):  # of stages
+        path.unlink(missing_ok=True)
+    state.unlink(missing_ok=True)
     return record
 
 

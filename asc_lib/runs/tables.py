@@ -12,11 +12,11 @@ import pandas as pd
 from .. import corpora, stats
 from ..fusion import FUSIONS, SIZES
 from ..recipes import NAMED, Preset
-from ..settings import NOTEBOOKS
+from ..settings import NOTEBOOKS, RIVALS
 from ..tags.sources import BY_SEED, CONTROLS
 from ..tags.tag_data import SUPERVISION
 from . import readable
-from .cells import CONTROL_CELLS, papermill_line, published
+from .cells import CONTROL_CELLS, papermill_line, published, published_table6
 from .readable import GAIN, spans
 from .records import read_predictions, read_records
 
@@ -25,7 +25,7 @@ N_TAGS = 80  # at most, unless a parameter says otherwise
 PREDICTED = ["truth", "predicted", "softmax"]
 DRAWN = (
     *("systems", "evidence", "contrasts", "taggers", "by_scene", "by_city"),
-    *(f"table{number}" for number in GRIDS),
+    *(f"table{number}" for number in (*GRIDS, 6)),
 )
 
 
@@ -336,6 +336,30 @@ class Results:
         table = cells.merge(here, "left", ["fusion", *SIZES])
         return table.assign(p_holm=stats.holm(table["p"])).set_index("fusion")
 
+    def table6(self) -> pd.DataFrame:
+        """The systems of ``RIVALS`` that were measured, the baseline, attention and "Ours".
+
+        Columns as in ``measured``, and beside them what the paper's Table 6 has of the system that
+        each ``follows`` (on TAU 2019): ``published`` accuracy and ``parameters``. Empty where no
+        rival was measured.
+        """
+        if self.measured.empty:
+            return self.measured
+        table = self.measured.query("not control")
+        follows = {
+            ", ".join(" ".join(pair) for pair in rival.parameters.items()): rival.published
+            for rival in RIVALS.values()
+        }
+        # A front-end may have a length of training of its own.
+        rivals = table["changed"].str.replace(r"^epochs \d+, ", "", regex=True).map(follows)
+        own = {"baseline": "", "attention": "", "combined_shared": "Ours"}
+        best = tuple(title(name, FUSIONS[name].main[-1]) for name in own)
+        usual = (table["changed"] == "") & table.index.str.startswith(best)
+        table = table.assign(follows=rivals.fillna(table["fusion"].map(own).where(usual)))
+        names = {"system": "follows", "accuracy": "published"}
+        published = published_table6().rename(columns=names).set_index("follows")
+        return table[table["follows"].notna() & rivals.notna().any()].join(published, "follows")
+
     def by(self, column: str) -> pd.DataFrame:
         """Accuracy in % of each system (rows) by "scene" or "city" of the test clips."""
         rows = {}
@@ -444,6 +468,7 @@ class Results:
             grid = self.paper_table(number)
             if grid["mean"].notna().any():
                 found[f"table{number}"] = readable.grid(grid)
+        found["table6"] = readable.rivals(self.table6())
         return {f"{name}.csv": table.to_csv() for name, table in found.items() if len(table)}
 
 

@@ -37,8 +37,8 @@ from ..fine_tuning import ABOUT, NETWORK
 from ..front_ends import pre_emphasis
 from ..fusion import AS_INPUT
 from ..runs import readable, records
-from ..scene_net import SceneNet, n_parameters
-from ..scenes import SceneData, autocast, inference_batch
+from ..scene_net import SceneNet, autocast, inference_batch, n_parameters
+from ..scenes import SceneData
 from ..schemas import About, read_json, validated
 from ..settings import Settings
 from ..tags.sources import saved_tagger

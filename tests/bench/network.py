@@ -19,6 +19,7 @@ from asc_lib.scene_net import SceneNet
 from .common import Sizes, Times, side_by_side
 
 WAYS, ROWS = ("plain", "ours"), ("training step", "inference", "epoch with data")
+OTHERS = ("cp_resnet", "sinc_acl")  # front-ends of other systems, measured without the plain way
 CELLS, EPOCHS, TRAIN_CLIPS = (
     56,
     90,
@@ -87,9 +88,9 @@ def rates(device: str) -> dict[str, float]:
     }
 
 
-def counted(crop: int) -> dict[str, float]:
+def counted(crop: int, front_end: str = "released") -> dict[str, float]:
     """Work of one crop: GFLOP forward and of a step; GB of activations that a step moves."""
-    net, waveform, kept = SceneNet(0), torch.zeros(2, 2, crop), {}
+    net, waveform, kept = SceneNet(0, front_end=front_end), torch.zeros(2, 2, crop), {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
@@ -105,6 +106,35 @@ def counted(crop: int) -> dict[str, float]:
         "inference": flops[0] / 2e9,
         "training step": flops[1] / 2e9,
         "GB": 2 * sum(kept.values()) / 2e9,
+    }
+
+
+def floors(work: dict[str, float], reached: dict[str, float]) -> dict[str, float]:
+    """Seconds a clip, below which this machine cannot do the counted work."""
+    step = max(work["training step"] / reached["GFLOP/s"], work["GB"] / reached["GB/s"])
+    whole = 2 * work["inference"] / reached["GFLOP/s"]  # of a whole clip, twice a crop
+    return {"training step": step, "inference": whole, "epoch with data": step}
+
+
+def front_end(
+    name: str, folder: Path, sizes: Sizes, device: str, reached: dict[str, float]
+) -> dict[str, dict]:
+    """Figures of one of ``OTHERS``, in a process of its own."""
+    worker = Worker(name, folder, sizes, device)
+    clips = {"training step": sizes.batch, "inference": sizes.whole}
+    try:
+        seconds = {
+            row: side_by_side({name: lambda row=row: worker.seconds(row)}, sizes.rounds)[name]
+            for row in clips
+        }
+    finally:
+        worker.end()
+    work = counted(sizes.crop, name)
+    return {
+        "seconds": seconds,
+        "clips a second": {row: clips[row] / seconds[row]["median"] for row in clips},
+        "counted": work,
+        "floor (s a clip)": floors(work, reached),
     }
 
 
@@ -126,13 +156,6 @@ def measure(folder: Path, sizes: Sizes, device: str) -> dict:
         "inference": sizes.whole,
         "epoch with data": sizes.per_epoch,
     }
-    floor = {
-        "training step": max(
-            work["training step"] / reached["GFLOP/s"], work["GB"] / reached["GB/s"]
-        ),
-        "inference": 2 * work["inference"] / reached["GFLOP/s"],  # of a whole clip, twice a crop
-    }
-    floor["epoch with data"] = floor["training step"]
     return {
         "seconds": seconds,
         "clips a second": {row: per_second(seconds[row], clips[row]) for row in ROWS},
@@ -141,7 +164,8 @@ def measure(folder: Path, sizes: Sizes, device: str) -> dict:
         },
         "machine reaches": reached,
         "counted": work,
-        "floor (s a clip)": floor,
+        "floor (s a clip)": floors(work, reached),
+        "front-ends": {name: front_end(name, folder, sizes, device, reached) for name in OTHERS},
         "peak memory (MB)": {worker.way: worker.memory for worker in workers},
         "56 cells (days)": {
             way: CELLS * EPOCHS * TRAIN_CLIPS / sizes.per_epoch * times["median"] / 86_400

@@ -42,6 +42,10 @@ def text(found: dict) -> str:
             f"| {row}, clips a second | {rate['plain']:.2f} | {rate['ours']:.2f} "
             f"| **{ratio:.1f}** | {share:.0%} |"
         )
+    for name, other in training.get("front-ends", {}).items():  # not in older figures
+        for row, rate in other["clips a second"].items():
+            share = other["floor (s a clip)"][row] * rate
+            lines.append(f"| {row} with `{name}`, clips a second | | {rate:.2f} | | {share:.0%} |")
     memory, days = training["peak memory (MB)"], training["56 cells (days)"]
     lines += [
         f"| peak memory, GB | {memory['plain'] / 1e3:.1f} | {memory['ours'] / 1e3:.1f} | | |",

@@ -43,7 +43,9 @@ def plain_way(folder: Path, sizes: Sizes, device: str) -> dict[str, Callable[[],
     }
 
 
-def our_way(folder: Path, sizes: Sizes, device: str) -> dict[str, Callable[[], object]]:
+def our_way(
+    folder: Path, sizes: Sizes, device: str, front_end: str
+) -> dict[str, Callable[[], object]]:
     """The same rows, by the baseline's own code; an epoch has mixup besides."""
     import pandas as pd
 
@@ -60,7 +62,7 @@ def our_way(folder: Path, sizes: Sizes, device: str) -> dict[str, Callable[[], o
     )
     clips["split"] = ["train" if row < sizes.per_epoch else "unused" for row in range(len(names))]
     corpus = SceneCorpus("noise", folder, clips)
-    net = SceneNet(0, len(corpus.labels)).to(device)
+    net = SceneNet(0, len(corpus.labels), front_end).to(device)
     recipe = SceneRecipe(batch=sizes.batch, crop=sizes.crop, mixup_from=1, epochs=1)
     data = SceneData(corpus, store.pack(corpus), None, recipe, device, "nothing")
     crops, targets, whole = tensors(sizes, device)
@@ -94,9 +96,9 @@ def peak_memory(device: str) -> float:
 def main(way: str, folder: str, sizes: str, device: str) -> None:
     """Answer each line of standard input with JSON; what is printed goes to standard error."""
     answers, sys.stdout = sys.stdout, sys.stderr
-    rows = (plain_way if way == "plain" else our_way)(
-        Path(folder), Sizes(**json.loads(sizes)), device
-    )
+    given = Path(folder), Sizes(**json.loads(sizes)), device
+    front_end = "released" if way == "ours" else way
+    rows = plain_way(*given) if way == "plain" else our_way(*given, front_end)
     for line in sys.stdin:
         started = time.perf_counter()
         rows[line.strip()]()
