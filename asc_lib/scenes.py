@@ -249,7 +249,7 @@ class SceneData:
         recipe = replace(self.recipe, epochs=epochs, eval_every=epochs)
         judged = replace(self, corpus=corpus, recipe=recipe)
         net = judged.network(settings)
-        judged.train(net, settings.seed, checkpoint and checkpoint.with_suffix(".held-out"))
+        judged.train(net, settings.seed, checkpoint and checkpoint.with_suffix(".held-out.safetensors"))
         found = judged.evaluate(net)
         accuracies = {name: accuracy(found["truth"], found[name]) for name in back_ends.CANDIDATES}
         return BackEnd(max(accuracies, key=accuracies.get), accuracies)
