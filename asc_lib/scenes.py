@@ -249,7 +249,8 @@ class SceneData:
         recipe = replace(self.recipe, epochs=epochs, eval_every=epochs)
         judged = replace(self, corpus=corpus, recipe=recipe)
         net = judged.network(settings)
-        judged.train(net, settings.seed, checkpoint and checkpoint.with_suffix(".held-out.safetensors"))
+        own = checkpoint and checkpoint.with_suffix(".held-out.safetensors")
+        judged.train(net, settings.seed, own)
         found = judged.evaluate(net)
         accuracies = {name: accuracy(found["truth"], found[name]) for name in back_ends.CANDIDATES}
         return BackEnd(max(accuracies, key=accuracies.get), accuracies)
