@@ -173,7 +173,7 @@ def fit(
 
 def _left(seconds: float) -> str:
     """The time left in words, where it is minutes."""
-    return f"  about {seconds / 60:.0f} min left" if seconds > 120 else ""
+    return f"  about {seconds / 60:.0f} min left" if seconds > 300 else ""
 
 
 def loaded(build: Callable[[], nn.Module], weights: dict[str, torch.Tensor]) -> nn.Module:
