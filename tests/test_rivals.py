@@ -13,7 +13,7 @@ from helpers import COMBINED, read_by, roots
 from torch import nn
 from torch.nn import functional as F
 
-from asc_lib import diagram, scenes, settings
+from asc_lib import diagram, scene_net, settings
 from asc_lib.front_ends import FRONT_ENDS, CPResNet, LogMel, SincAcl, SincConv, pre_emphasis
 from asc_lib.fusion import FUSIONS
 from asc_lib.scene_net import SceneNet, n_parameters
@@ -147,11 +147,11 @@ def test_every_fusion_learns_with_it_and_is_drawn(name, fusion):
 def test_decibels_are_not_rounded_to_bfloat16():
     net, wave = SceneNet(0, front_end="cp_resnet"), 1000 * torch.randn(2, 2, 24_000)
     exact, rounded = (
-        scenes.run(net, {"waveform": wave, "tags": torch.zeros(2, 0)}, precision).logits.float()
+        scene_net.run(net, {"waveform": wave, "tags": torch.zeros(2, 0)}, precision).logits.float()
         for precision in ("float32", "bfloat16")
     )
     assert 0 < (exact - rounded).abs().max() < 0.05
-    with scenes.autocast("cpu", "bfloat16"):
+    with scene_net.autocast("cpu", "bfloat16"):
         assert LogMel()(wave).dtype == torch.float32
 
 
