@@ -4,6 +4,7 @@ Each imports what it needs: torch alone takes a second, and most commands do wit
 """
 
 import json
+import os
 import shlex
 import sys
 import zipfile
@@ -53,6 +54,9 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             print("stopped: run the same command again to resume", file=sys.stderr)
             raise SystemExit(130) from None
+        except BrokenPipeError:  # whoever read has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
         except EXPECTED as error:
             group = "data " if self.name == "data" else ""
             told = str(error) or type(error).__name__
@@ -207,16 +211,18 @@ def sweep_(
     if scheduler and not scheduler.startswith("tcp://"):
         raise ValueError(f"--scheduler is {scheduler!r}: it takes tcp://HOST:PORT")
     if dry_run:
-        folder = results_root() / corpora.find(data).name / "notebooks"
+        folder = corpora.results(data) / "notebooks"
         folder.mkdir(parents=True, exist_ok=True)  # papermill makes none
-        print(*(cell.command(folder) for cell in chosen), sep="\n")
+        print(*(cell.command(folder) for cell in sweep.parts(chosen) or chosen), sep="\n")
         return
     with sweep.connected(workers, scheduler) as client:
         print(f"{len(client.nthreads())} workers, dashboard at {client.dashboard_link}", flush=True)
         failed = sweep.sweep(chosen, client)
     if what == "first":
         probe_(data)
-    if failed:
+    if not failed:
+        print(f"next: asc tables --data {shlex.quote(data)}")
+    else:
         print(
             f"{len(failed)} failed:",
             *(shown(f"  {outcome.job.run}: {outcome.error}") for outcome in failed),
@@ -246,7 +252,7 @@ def tables_(
     from . import corpora, plots
     from .runs import readable, tables
 
-    folder = results_root() / corpora.find(data).name
+    folder = corpora.results(data)
     results = tables.Results(data)
     drawn = results.drawn()
     if not drawn:
@@ -304,7 +310,7 @@ def probe_(data: Data = "mini") -> None:
     from .runs import probe, readable
 
     table = probe.tags_alone(data)
-    write_text(results_root() / corpora.find(data).name / "tags_alone.csv", table.to_csv())
+    write_text(corpora.results(data) / "tags_alone.csv", table.to_csv())
     print(readable.markdown(table))
 
 
@@ -319,7 +325,7 @@ def tune_(
     from .runs import readable, tune
 
     points = tune.tune(data, step, epochs)
-    folder = results_root() / corpora.find(data).name
+    folder = corpora.results(data)
     write_text(folder / f"tune_{step}.csv", points.to_csv(index=False, float_format="%.4f"))
     if step == "length":
         with written_whole(folder / "tune_length.png") as picture:

@@ -32,13 +32,22 @@ def origin(folder: str) -> dict[str, str]:
     return {"run": about["run"], "fingerprint": fingerprint(weights, *names)}
 
 
-def begin(net: SceneNet, folder: str, labels: list[str], tags: list[str]) -> None:
+def begin(
+    net: SceneNet, folder: str, labels: list[str], tags: list[str], data: tuple[str, str]
+) -> None:
     """Give ``net`` the front-end of a saved system; of the same fusion and tags, also what follows.
 
     The output layer is taken over where the labels are the same, too. ``net.taken_over`` names the
-    parts. Raises ParameterError where the front-end is another one.
+    parts. Raises ParameterError where the front-end is another one, and where it has learnt from
+    another split of the same folder: ``data`` is the name and fingerprint of the run's.
     """
     about, raw = _saved(Path(folder))
+    name, split = data
+    learnt = about["data"]
+    same = name.startswith("own_") and name.split("@")[0] == learnt["name"].split("@")[0]
+    if same and split != learnt["fingerprint"]:
+        why = "which has learnt from another split of these clips: it may know the test clips"
+        raise _refused(Path(folder), why)
     try:
         weights = safetensors.torch.load(raw)
     except safetensors.SafetensorError as error:

@@ -166,6 +166,9 @@ def heat(
     ``annotate``: format of the numbers in it; ``centre``: value where two colours meet.
     """
     what = "with the largest spread"
+    if table.index.equals(table.columns):  # of pairs: the same ones both ways
+        kept, _ = cut(table, np.ptp(table.to_numpy(float), 1), COLUMNS, what)
+        table = table.loc[kept.index, kept.index]
     table, note = cut(table, np.ptp(table.to_numpy(float), 1), ROWS, f"rows {what}")
     wide, other = cut(table.T, np.ptp(table.to_numpy(float), 0), COLUMNS, f"columns {what}")
     below = 0.05 * max(len(words(name)) for name in wide.index)

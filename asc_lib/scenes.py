@@ -86,7 +86,8 @@ class SceneData:
             net.tag_scale.fit(torch.from_numpy(self.vectors.clips[self.corpus.rows("train")]))
         if self.recipe.start_from:
             names = self.vectors.names if self.vectors else []
-            fine_tuning.begin(net, self.recipe.start_from, self.corpus.labels, names)
+            known = (self.corpus.name, self.waveforms.fingerprint)
+            fine_tuning.begin(net, self.recipe.start_from, self.corpus.labels, names, known)
         if self.recipe.fixed == "front_end":
             net.fix_front_end()
         return net
@@ -239,10 +240,12 @@ class SceneData:
         batches = len(self.corpus.rows("train")) // self.recipe.batch
         try:
             corpus = splits.judged(self.corpus)
-        except CorpusError:
+        except CorpusError as error:
+            print(f"the back-end is the softmax, without a comparison: {error}")
             return BackEnd(back_ends.SOFTMAX)
         fewer = len(corpus.rows("train")) // self.recipe.batch
         if not fewer:
+            print("the back-end is the softmax: less than a batch would be left to compare it")
             return BackEnd(back_ends.SOFTMAX)
         epochs = -(-self.recipe.epochs * batches // fewer)
         print(f"choosing the back-end on held-out training places: {epochs} epochs")

@@ -35,14 +35,20 @@ def linear_probe(
     """Whether a logistic regression, fitted on the rows ``train``, is right on the rows ``test``.
 
     ``features`` [clips, c] are standardised; the strength of the L2 penalty is chosen on training
-    rows alone, by cross-validation over ``places`` [clips].
+    rows alone, by cross-validation over ``places`` [clips]; C = 0.1 where a label has one place.
     """
-    probe = GridSearchCV(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
-        {"logisticregression__C": [0.001, 0.01, 0.1, 1.0]},
-        cv=StratifiedGroupKFold(3, shuffle=True, random_state=0),
-    )
-    probe.fit(features[train], targets[train], groups=np.asarray(places)[train])
+    places = np.asarray(places)[train]
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    fewest = min(len(np.unique(places[targets[train] == k])) for k in np.unique(targets[train]))
+    groups = {}
+    if fewest > 1:
+        groups = {"groups": places}
+        probe = GridSearchCV(
+            probe,
+            {"logisticregression__C": [0.001, 0.01, 0.1, 1.0]},
+            cv=StratifiedGroupKFold(min(3, fewest), shuffle=True, random_state=0),
+        )
+    probe.fit(features[train], targets[train], **groups)
     return probe.predict(features[test]) == targets[test]
 
 
@@ -77,12 +83,20 @@ def interval(
     values: np.ndarray, places: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[float, float]:
     """95 % interval of a mean over clips: ``bootstrap`` of ``values`` [clips] over places."""
-    return middle(bootstrap([np.asarray(values)[None]], places, weights)[0])
+    draws = bootstrap([np.asarray(values)[None]], places, weights)[0]
+    return middle(draws, len(np.unique(places)))
 
 
-def middle(draws: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of bootstrap draws."""
+def middle(draws: np.ndarray, places: int = 0) -> tuple[float, float]:
+    """The middle 95 % of bootstrap draws of a share.
+
+    Where all clips are right, or all wrong, draws do not differ: the exact interval of Clopper and
+    Pearson, of so many ``places``.
+    """
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if places > 1 and low == high in (0, 1):
+        edge = ((1 - LEVEL) / 2) ** (1 / places)
+        return (edge, 1.0) if low else (0.0, 1 - edge)
     return float(low), float(high)
 
 

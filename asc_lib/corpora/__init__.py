@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..files import printable
+from ..files import printable, results_root, write_text
 from ..registry import load_plugins, unknown
 from .custom import custom
 from .data_set import DATA_SETS, CorpusError, DataSet, SceneCorpus, TagCorpus
@@ -53,6 +53,28 @@ def _found(data: str, choice: Iterable[str]) -> tuple[str, DataSet]:
             made = whole.variant(word)
             return made.name if base in DATA_SETS else f"{base}@{word}", made
     raise unknown("data", data, [*choice, FOLDER])
+
+
+def results(data: str, root: Path | None = None, claim: bool = False) -> Path:
+    """Folder of a data set's results, under ``root`` or ``ASC_RESULTS``.
+
+    ``claim`` marks that of a custom data set with its path. Raises CorpusError where it is marked
+    with the path of another one of the same name.
+    """
+    data_set = find(data)
+    path = (root or results_root()) / data_set.name
+    if data_set.folder:
+        mark = path / "folder.txt"
+        of = mark.read_text(encoding="utf-8").strip() if mark.is_file() else str(data_set.folder)
+        if of != str(data_set.folder):
+            raise CorpusError(
+                f"{path} holds results of {of}, not of {data_set.folder}: rename one of these "
+                f"folders, or set ASC_RESULTS (if yours has moved, delete {mark})"
+            )
+        if claim:
+            path.mkdir(parents=True, exist_ok=True)
+            write_text(mark, of + "\n")
+    return path
 
 
 def folds(data: str) -> list[str]:

@@ -32,7 +32,9 @@ def read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=separator)
             lines = [(reader.line_num, [normal(cell) for cell in row]) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ValueError("is not in UTF-8: save it as UTF-8") from None
+    except csv.Error as error:
         raise ValueError(f"cannot be read as a table: {error}") from None
     lines = [(number, row) for number, row in lines if any(row)]
     if not lines:
@@ -108,7 +110,9 @@ def read_tables(
 def unsafe(name: str) -> str | None:
     """Why a file name cannot be used: it leaves the corpus, or holds control characters."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
+    if "\\" in name:
+        return f"names {name!r}, with a backslash: write / between folders"
+    if path.is_absolute() or ".." in path.parts:
         return f"names {name!r}, a path that leaves the corpus"
     if any(len(part.encode()) > 255 for part in path.parts):
         return f"names {name[:50]!r}..., longer than a file name can be"

@@ -44,6 +44,7 @@ def custom(folder: Path, seconds: float = 0, fold: tuple[int, int] | None = None
         lambda: check(folder, seconds, fold),
         lambda: read(name, folder, seconds, fold),
         preset=preset(folder),
+        folder=folder,
         variant=None if fold else partial(_variant, folder, seconds),
         folds=[f"@fold{k + 1}of{folds}" for k in range(folds)] if fold and not number else [],
     )
@@ -187,7 +188,9 @@ def table(folder: Path) -> tuple[pd.DataFrame | None, list[Finding]]:
             clips = clips.merge(split[["filename", "split"]], on="filename", how="left")
             new = clips["filename"][clips["split"].isna()]
             if new.size:
-                problems = [f"has no row for {new.iloc[0]!r}: remove it to have it made again"]
+                problems = [
+                    f"has no row for {new.iloc[0]!r}: add it, or delete {SPLIT} for a new split"
+                ]
     findings = [Finding(file, problem) for problem in problems]
     if clips is not None and not problems:
         findings = [*_same_files(folder, file, clips), *_unfit_names(file, clips)]
@@ -246,7 +249,10 @@ def check(
     names = [] if clips is None else clips["filename"]
     counts = pd.DataFrame([{"table": file, "rows": len(names)}])
     sounds = list(checks.examined(folder, checks.safe(names)))
-    findings += [Finding(sound.name, what) for sound in sounds for what in sound.problems]
+    own = {audio.MISSING: "is missing: copy it there, or remove its row"}
+    findings += [
+        Finding(sound.name, own.get(what, what)) for sound in sounds for what in sound.problems
+    ]
     usable = [sound for sound in sounds if not sound.problems]
     lengths = [(sound.shape[1], sound.rate) for sound in usable]
     try:

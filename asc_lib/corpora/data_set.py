@@ -135,6 +135,7 @@ class DataSet:
     leading: str = ""  # folder that its archives wrap around everything
     variant: Callable[[str], "DataSet"] | None = None  # by the word behind @: ``corpora.find``
     folds: Sequence[str] = ()  # variants of the same clips, each of which is tested on another part
+    folder: Path | None = None  # of a custom one
     composed: bool = False  # by this project: what is measured on it is no result on TAU
 
     def tagger_clips(self) -> TagCorpus:

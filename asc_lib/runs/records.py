@@ -21,7 +21,6 @@ from ..files import (
     data_root,
     fingerprint,
     first_line,
-    results_root,
     write_text,
     written_whole,
 )
@@ -243,7 +242,7 @@ def write_tagger_record(
 
 
 def _write(settings: Settings, columns: pd.DataFrame, record: dict, history: pd.DataFrame) -> None:
-    folder = results_root() / settings.data_name / "records"
+    folder = corpora.results(settings.data, claim=True) / "records"
     arrays = {
         name: pd.to_numeric(column, downcast="unsigned").to_numpy()
         if pd.api.types.is_integer_dtype(column)
@@ -269,9 +268,7 @@ def read_records(data: str, root: Path | None = None) -> list[dict]:
     Raises ValueError for a damaged one.
     """
     found = []
-    for path in sorted(
-        ((root or results_root()) / corpora.find(data).name / "records").glob("[!.]*.json")
-    ):
+    for path in sorted((corpora.results(data, root) / "records").glob("[!.]*.json")):
         try:
             record = read_json(path)
             tagger = isinstance(record, dict) and record.get("system") == "tagger"
@@ -293,7 +290,7 @@ def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFr
     fname, recording, labels (their number), lrap, lrap_stage_1 and top. Raises ValueError, naming
     the file, if it is missing or damaged.
     """
-    path = (root or results_root()) / corpora.find(data).name / "records" / f"{run}.npz"
+    path = corpora.results(data, root) / "records" / f"{run}.npz"
     try:
         with np.load(path, allow_pickle=False) as columns:
             found = pd.DataFrame({name: columns[name] for name in columns.files})

@@ -74,7 +74,7 @@ def jobs(cells: list[Cell], folders: dict[str, str]) -> list[Job]:
     os.environ.update(folders)
     found = {}
     for cell, run in zip(cells, run_names(cells)):
-        folder = results_root() / cell.settings().data_name
+        folder = corpora.results(cell.settings().data)
         found[run] = Job(
             run,
             cell.path,
@@ -196,18 +196,23 @@ def _visible_gpus() -> list[str]:
     return (pinned.split(",") if pinned else [str(k) for k in range(count)])[:count]
 
 
+def parts(cells: list[Cell]) -> list[Cell]:
+    """The cells of each fold of a data set that is made of folds; none of any other."""
+    return [
+        Cell(cell.notebook, cell.parameters | {"data": data})
+        for cell in cells
+        for data in corpora.folds(str(cell.parameters["data"]))
+    ]
+
+
 def sweep(cells: list[Cell], client: Client) -> list[Outcome]:
     """Run the cells without a record on a cluster's workers; return those that failed.
 
     Those of folds first, then, if none has failed, the system that learns from all clips. Prints
     progress. Raises RuntimeError when the scheduler is lost, and what ``run_names`` raises.
     """
-    parts = [
-        Cell(cell.notebook, cell.parameters | {"data": data})
-        for cell in cells
-        for data in corpora.folds(str(cell.parameters["data"]))
-    ]
-    failed = sweep(parts, client) if parts else []
+    of_folds = parts(cells)
+    failed = sweep(of_folds, client) if of_folds else []
     if failed:
         return failed
     folders = roots()

@@ -120,9 +120,9 @@ class Runs:
         return 100 * float(np.mean([record[test_set][figure] for record in self.records]))
 
 
-def command(record: dict, preset: Preset) -> str:
-    """The papermill line of a record, to be typed in ``notebooks/``."""
-    parameters = record["parameters"]
+def command(record: dict, preset: Preset, data: str) -> str:
+    """The papermill line of a record of a data set, to be typed in ``notebooks/``."""
+    parameters = record["parameters"] | {"data": data}
     known = FUSIONS.get(record["system"])  # not where a plug-in is not loaded
     notebook = known.notebook if known else "05_combined"
     defaults = usual(preset) | {"tags": preset.tags, "device": parameters["device"]}
@@ -263,12 +263,13 @@ class Results:
         runs = self.systems[kind]
         first = runs.records[0]
         seeds = [100 * record["test"]["accuracy"] for record in runs.records]
-        low, high = stats.middle(self.draws[kind])
+        places = runs.predictions[0]["location"].nunique()
+        low, high = stats.middle(self.draws[kind], places)
         row = {
             "system": self.names[kind],
             "changed": kind.changed,
             "table": first["table"],
-            "command": command(first, self.preset),
+            "command": command(first, self.preset, self.data),
             "control": first["table"] is None or runs.tags in CONTROLS,
             **{size: first["parameters"].get(size) for size in SIZES},
             "fusion": first["system"],

@@ -245,7 +245,12 @@ class Prediction:
 
     @cached_property
     def scene(self) -> str:
-        """The back-end's scene in most windows; of equals, the more probable one."""
+        """The back-end's scene in most windows; of equals, the more probable one.
+
+        The softmax's: the scene that is most probable over all windows.
+        """
+        if not self.system.back_end:
+            return self.probabilities.idxmax()
         votes = np.bincount(self.classified.scenes, minlength=len(self.system.labels))
         return self.system.labels[np.lexsort((self.probabilities, votes))[-1]]
 
@@ -373,7 +378,7 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
             if name in record
         },
     }
-    path = results_root() / settings.data_name / "systems" / record["run"]
+    path = corpora.results(settings.data) / "systems" / record["run"]
     with written_whole(path) as folder:
         folder.mkdir()
         safetensors.torch.save_file(
@@ -433,6 +438,7 @@ def card(about: dict) -> str:
         ),
         "front-end": about["parameters"]["front_end"],
         "parameters": f"{about['n_parameters']:,} (without the tagger)",
+        "training": f"{about['parameters']['epochs']} epochs, seed {about['parameters']['seed']}",
         "multiply-adds per clip": f"{about['macs']:,}",
         "input": f"clips of {about['samples'] / RATE:g} s, 48 kHz, two channels",
         "tag vectors": f"{about['tags']['source'] or 'none'} ({len(about['tags']['names'])} tags)",
@@ -560,8 +566,9 @@ def newest(data: str) -> Path:
 
     Raises UnfitSystem, saying what to run, where there is none.
     """
+    of = corpora.results(data)
     for folder in saved():
-        if folder.parents[1].name == corpora.find(data).name:
+        if folder.parents[1] == of:
             tags = _about(folder)["tags"]
             if not tags["names"] or "model" in tags or (folder / TAGGER).is_dir():
                 return folder
