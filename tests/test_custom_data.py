@@ -185,6 +185,15 @@ def test_folds_together_are_a_data_set_whose_system_learns_from_all(folder, tmp_
     ).read_text("utf-8")
     assert len(tables.Results(whole).systems) == 1  # what `asc tables` reads
     loaded = system.load(trained.folder, "cpu")
+    recipe = tmp_path / "again.toml"
+    recipe.write_text(f'start_from = "{trained.folder}"')
+    for data, refused in ((parts[0], True), (whole, False)):
+        tuned = settings.check("02_baseline", **(given | dict(data=data, recipe=str(recipe))))
+        if refused:
+            with pytest.raises(ParameterError, match="may know the test clips"):
+                SceneData.open(tuned).network(tuned)
+        else:
+            assert "front_end" in SceneData.open(tuned).network(tuned).taken_over
     assert loaded.trained_on == "trained on 40 clips of own_my_scénes@3folds"
     names = {}
     asked = Given(names)
@@ -194,6 +203,20 @@ def test_folds_together_are_a_data_set_whose_system_learns_from_all(folder, tmp_
     for word in ("0folds", "1folds", "3folds@1s"):
         with pytest.raises(ParameterError, match="parameter 'data'"):
             corpora.find(f"{folder}@{word}")
+
+
+def test_two_folders_of_one_name_do_not_share_results(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_RESULTS", str(tmp_path / "results"))
+    mine = corpora.results(str(folder), claim=True)
+    other = tmp_path / "other" / folder.name
+    shutil.copytree(folder, other)
+    message = f"{mine} holds results of {folder}, not of {other}: rename one"
+    for ask in (corpora.results, tables.Results, system.newest):
+        with pytest.raises(corpora.CorpusError, match=re.escape(message)):
+            ask(str(other))
+    assert corpora.results(str(folder)) == mine
+    assert corpora.results(str(other), root=tmp_path / "elsewhere").name == mine.name
+    assert not (tmp_path / "elsewhere").exists()  # asking makes nothing
 
 
 def test_two_processes_may_make_a_split_at_once(folder, monkeypatch):

@@ -87,6 +87,23 @@ def test_one_place_leaves_no_interval():
     assert np.isnan([*found.interval, found.p, found.detectable]).all()
 
 
+def test_where_all_are_right_the_interval_is_the_exact_one():
+    exact = scipy_stats.binomtest(7, 7).proportion_ci()  # Clopper and Pearson
+    low, high = stats.interval(np.ones(14, bool), np.repeat(np.arange(7), 2))  # seven places
+    assert (low, high) == pytest.approx((exact.low, exact.high))
+    low, high = stats.interval(np.zeros(7, bool), np.arange(7))
+    assert (low, high) == pytest.approx((0, 1 - exact.low))
+
+
+def test_a_linear_probe_of_labels_with_few_places():
+    rng = np.random.default_rng(0)
+    targets = np.repeat([0, 1, 2], 4)
+    features = rng.normal(size=(12, 3)) + 5 * np.eye(3)[targets]
+    train, test = np.arange(0, 12, 2), np.arange(1, 12, 2)
+    for places in (np.arange(12), targets, targets * 2 + np.tile([0, 0, 1, 1], 3)):
+        assert stats.linear_probe(features, targets, train, test, places).mean() > 0.8
+
+
 def test_false_alarms_are_as_rare_as_promised():
     """Two equally good systems; the ten clips of each place mostly go right or wrong together."""
     rng, alarms = np.random.default_rng(4), 0

@@ -175,7 +175,7 @@ def command(cell):
     """The words of the command of a cell's record."""
     settings = cell.settings()
     record = {"system": settings.fusion, "parameters": settings.parameters()}
-    return tables.command(record, settings.preset).split()
+    return tables.command(record, settings.preset, settings.data).split()
 
 
 def test_the_command_of_a_figure_is_that_of_its_cell(root):

@@ -128,7 +128,7 @@ FATAL = {
     "backslashes": (
         replaced(META, b"audio/metro-", b"audio\\metro-"),
         META,
-        "a path that leaves the corpus",
+        "with a backslash: write / between folders",
     ),
     "line break in a name": (
         replaced(META, b"audio/metro-lyon-2-2-a.wav", b'"audio/metro\n.wav"'),
@@ -181,7 +181,7 @@ FATAL = {
     "UTF-16": (
         text_of(META, lambda raw: raw.decode().encode("utf-16")),
         META,
-        "cannot be read as a table",
+        "is not in UTF-8: save it as UTF-8",
     ),
     "too many cells": (
         replaced(META, b"lyon-3\ta\n", b"lyon-3\ta\tb\tc\td\n"),
