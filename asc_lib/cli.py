@@ -316,7 +316,7 @@ def probe_(data: Data = "mini") -> None:
 
 @app.command("tune")
 def tune_(
-    step: Annotated[str, typer.Argument(help="length, or tags")],
+    step: Annotated[str, typer.Argument(help="length, tags or front_end")],
     data: Data = "esc50",
     epochs: Annotated[int, typer.Option(help="0: the preset's")] = 0,
 ) -> None:

@@ -50,4 +50,4 @@ def test_the_command(small_mini, monkeypatch, tmp_path):
     assert again.output.count("resumed after epoch 2 of 2") == 2  # nothing is trained twice
     assert points.equals(pd.read_csv(tmp_path / "mini" / "tune_length.csv"))
     wrong = CliRunner().invoke(app, ["tune", "nothing", "--data", "mini"])
-    assert wrong.exit_code == 1 and "choose one of length, tags" in wrong.output
+    assert wrong.exit_code == 1 and "choose one of length, tags, front_end" in wrong.output

@@ -18,7 +18,7 @@ from ..stats import accuracy
 from . import cells
 
 SYSTEMS = {"baseline": {}, "attention": {"heads": 2, "layers": 1, "tags": "yamnet"}}
-STEPS = {  # systems, changes of the recipe, seeds
+STEPS = {  # systems, changes of the recipe or the front-end, seeds
     "length": (
         ["baseline", "attention"],
         [
@@ -39,20 +39,30 @@ STEPS = {  # systems, changes of the recipe, seeds
         ],
         3,
     ),
+    "front_end": (
+        ["baseline", "attention"],
+        [{"front_end": "narrow"}, {"front_end": "cp_resnet"}],
+        2,
+    ),
 }
 POINTS = 10  # of a curve
 
 
 def _run(data: str, epochs: int, step: str, system: str, change: dict, seed: int) -> pd.DataFrame:
     torch.set_num_threads(1)
-    settings = cells.cell(system, SYSTEMS[system], data=data, seed=seed, epochs=epochs).settings()
+    label = " ".join(map(str, change.values()))
+    change = dict(change)
+    given = SYSTEMS[system] | {"front_end": change.pop("front_end", "auto")}
+    settings = cells.cell(system, given, data=data, seed=seed, epochs=epochs).settings()
     scenes = SceneData.open(settings)
     total = settings.recipe.epochs
     every = max(1, total // POINTS) if step == "length" else total
     recipe = replace(settings.recipe, eval_every=every, **change)
     scenes = replace(scenes, corpus=held_out(scenes.corpus), recipe=recipe)
     net = scenes.network(settings)
-    mark = fingerprint(scenes.waveforms.fingerprint, system, asdict(recipe), seed)
+    mark = fingerprint(
+        scenes.waveforms.fingerprint, system, settings.front_end, asdict(recipe), seed
+    )
     checkpoint = data_root() / "made" / "checkpoints" / f"tune-{mark}.safetensors"
     history = scenes.train(net, seed, checkpoint)
     judged = scenes.evaluate(net)
@@ -63,7 +73,7 @@ def _run(data: str, epochs: int, step: str, system: str, change: dict, seed: int
     return (
         history.rename(columns={"test_rbf": "held_out"})
         .dropna(subset="held_out")
-        .assign(system=system, recipe=" ".join(map(str, change.values())), seed=seed)
+        .assign(system=system, recipe=label, seed=seed)
     )
 
 
