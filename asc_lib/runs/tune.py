@@ -60,9 +60,8 @@ def _run(data: str, epochs: int, step: str, system: str, change: dict, seed: int
     recipe = replace(settings.recipe, eval_every=every, **change)
     scenes = replace(scenes, corpus=held_out(scenes.corpus), recipe=recipe)
     net = scenes.network(settings)
-    mark = fingerprint(
-        scenes.waveforms.fingerprint, system, settings.front_end, asdict(recipe), seed
-    )
+    names = [system, settings.front_end]
+    mark = fingerprint(scenes.waveforms.fingerprint, names, asdict(recipe), seed)
     checkpoint = data_root() / "made" / "checkpoints" / f"tune-{mark}.safetensors"
     history = scenes.train(net, seed, checkpoint)
     judged = scenes.evaluate(net)
