@@ -166,13 +166,15 @@ def heat(
     ``annotate``: format of the numbers in it; ``centre``: value where two colours meet.
     """
     what = "with the largest spread"
+    both = ""
     if table.index.equals(table.columns):  # of pairs: the same ones both ways
-        kept, _ = cut(table, np.ptp(table.to_numpy(float), 1), COLUMNS, what)
+        spread = np.ptp(table.to_numpy(float), 1)
+        kept, both = cut(table, spread, COLUMNS, f"rows and columns {what}")
         table = table.loc[kept.index, kept.index]
     table, note = cut(table, np.ptp(table.to_numpy(float), 1), ROWS, f"rows {what}")
     wide, other = cut(table.T, np.ptp(table.to_numpy(float), 0), COLUMNS, f"columns {what}")
     below = 0.05 * max(len(words(name)) for name in wide.index)
-    figure, axis = figure_of(8, 0.6 + below + 0.26 * len(table), notes=(note, other))
+    figure, axis = figure_of(8, 0.6 + below + 0.26 * len(table), notes=(both, note, other))
     _heatmap(
         axis,
         wide.T,
@@ -273,11 +275,16 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> Fi
     )
     percent = 100 * counts.div(counts.sum(axis=1), axis=0)
     shown, note = cut(percent, counts.sum(axis=1), COLUMNS, "labels with most clips")
+    hidden = counts.columns.difference(shown.index)
+    if len(hidden):
+        shown = shown[shown.index].assign(others=shown[hidden].sum(axis=1))
+    else:
+        shown = shown[shown.index]
     larger = 0.12 * max(0, len(shown) - 12)
     figure, axis = figure_of(6 + larger, 4.6 + larger, notes=(note,))
     _heatmap(
         axis,
-        shown[shown.index],
+        shown,
         "% of the clips of the true scene",
         vmin=0,
         vmax=100,

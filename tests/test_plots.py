@@ -174,7 +174,7 @@ def cut_at(name: str, labels: int, tags: int, filters: int) -> list[str]:
         "by_filter": [(plots.ROWS, tags)],
         "what_if": [(what_if.SCENES, labels)],
         "what_if_without_a_map": [(what_if.SCENES, labels)],
-        "distances": [(plots.ROWS, labels), (plots.COLUMNS, labels)],
+        "distances": [(plots.COLUMNS, labels)],  # rows and columns are the same
         "by_head": [(plots.ROWS, labels), (plots.COLUMNS, filters // 2)],
     } | dict.fromkeys(
         ("attention_by_scene", "timeline", "accuracies", "gains", "latents"), [(plots.ROWS, labels)]
@@ -262,8 +262,13 @@ def test_what_is_cut_keeps_the_largest_in_their_order():
 def test_the_labels_with_most_clips_are_those_shown():
     truth = np.repeat(np.arange(60), np.where(np.arange(60) % 2, 3, 1))  # the odd ones have three
     figure = plots.confusion(truth, truth, names(60, False, "label"))
-    shown = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert shown == [f"label {k:03d}" for k in range(1, 60, 2)]
+    axis = figure.axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == [
+        f"label {k:03d}" for k in range(1, 60, 2)
+    ]
+    figure = plots.confusion(truth, np.roll(truth, 1), names(60, False, "label"))
+    shares = figure.axes[0].collections[0].get_array().reshape(30, 31)  # the last column: others
+    assert np.allclose(shares.sum(1), 100) and shares[:, -1].max() > 30
 
 
 def test_a_long_clip_is_drawn_from_its_start():
