@@ -213,7 +213,7 @@ def sweep_(
     if dry_run:
         folder = corpora.results(data) / "notebooks"
         folder.mkdir(parents=True, exist_ok=True)  # papermill makes none
-        print(*(cell.command(folder) for cell in sweep.parts(chosen) or chosen), sep="\n")
+        print(*(cell.command(folder) for cell in cells.parts(chosen) or chosen), sep="\n")
         return
     with sweep.connected(workers, scheduler) as client:
         print(f"{len(client.nthreads())} workers, dashboard at {client.dashboard_link}", flush=True)

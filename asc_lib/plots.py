@@ -276,10 +276,8 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, labels: list[str]) -> Fi
     percent = 100 * counts.div(counts.sum(axis=1), axis=0)
     shown, note = cut(percent, counts.sum(axis=1), COLUMNS, "labels with most clips")
     hidden = counts.columns.difference(shown.index)
-    if len(hidden):
-        shown = shown[shown.index].assign(others=shown[hidden].sum(axis=1))
-    else:
-        shown = shown[shown.index]
+    others = {"(others)": shown[hidden].sum(axis=1)} if len(hidden) else {}
+    shown = shown[shown.index].assign(**others)
     larger = 0.12 * max(0, len(shown) - 12)
     figure, axis = figure_of(6 + larger, 4.6 + larger, notes=(note,))
     _heatmap(

@@ -14,6 +14,7 @@ from asc_lib import corpora, settings
 from asc_lib.corpora import audio, store
 from asc_lib.registry import ParameterError
 from asc_lib.runs import records, tables
+from asc_lib.runs.cells import Cell
 from asc_lib.scenes import SceneData
 from asc_lib.settings import Given
 from asc_lib.tags import sources
@@ -168,14 +169,14 @@ def test_folds_together_are_a_data_set_whose_system_learns_from_all(folder, tmp_
     parts = corpora.folds(whole)
     assert parts == [f"{folder}@fold{k}of3" for k in (1, 2, 3)] and not corpora.folds(parts[0])
     given = BASELINE | dict(epochs=1, threads=1)
-    checked = settings.check("02_baseline", **(given | dict(data=whole)))
+    cell = Cell("02_baseline", dict(data=whole, epochs=1, threads=1))
     with pytest.raises(ValueError, match="cannot be read"):
-        folds.retrain(checked)
+        folds.retrain(cell)
     each = []
     for data in parts:
         fold = settings.check("02_baseline", **(given | dict(data=data)))
         each.append(system.train_and_save(fold, SceneData.open(fold)).record)
-    trained = folds.retrain(checked)
+    trained = folds.retrain(cell)
     record = trained.record
     assert record["data"]["clips"] == {"train": 40} and record["test"]["clips"] == 40
     right = [found["test"]["accuracy"] * found["test"]["clips"] for found in each]

@@ -108,7 +108,7 @@ def read_tables(
 
 
 def unsafe(name: str) -> str | None:
-    """Why a file name cannot be used: it leaves the corpus, or holds control characters."""
+    """Why a file name cannot be used: it leaves the corpus, or nothing can be called so."""
     path = PurePosixPath(name)
     if "\\" in name:
         return f"names {name!r}, with a backslash: write / between folders"

@@ -134,6 +134,15 @@ def cells(name: str, **others: int | str) -> list[Cell]:
     return [cell(system, parameters, **others) for system, parameters in chosen[name]]
 
 
+def parts(cells: list[Cell]) -> list[Cell]:
+    """The cells of each fold of a data set that is made of folds; none of any other."""
+    return [
+        Cell(cell.notebook, cell.parameters | {"data": data})
+        for cell in cells
+        for data in corpora.folds(str(cell.parameters["data"]))
+    ]
+
+
 def run_names(chosen: list[Cell]) -> list[str]:
     """Names of the runs of cells; makes the data and tag vectors they read, where missing."""
 

@@ -18,11 +18,10 @@ SOURCES = ("true", "yamnet", "tagger")
 def tags_alone(data: str) -> pd.DataFrame:
     """One row per source of tags: accuracy on the test clips, and lwlrap on what was composed.
 
-    Sources: the preset's, where that needs no training, else all.
-
-    A logistic regression on the square roots of a clip's tags, standardised, its penalty chosen on
-    training places (``stats.linear_probe``); 95 % intervals over places. Names sources that are not
-    there on standard error.
+    Sources: the preset's, where that needs no training, else all. A logistic regression on the
+    square roots of a clip's tags, standardised, its penalty chosen on training places
+    (``stats.linear_probe``); 95 % intervals over places. Names sources that are not there on
+    standard error.
     """
     parts = [corpora.with_scenes(part).scenes() for part in corpora.folds(data) or [data]]
     found = {}

@@ -133,13 +133,13 @@ def figures(record: dict) -> pd.DataFrame:
     sets = {"official list": "test", "all clips outside training": "test_all"}
     if record["test"]["clips"] == record["test_all"]["clips"]:
         sets = {"test clips": "test"}
-    back_end = record.get("back_end", {"name": "rbf"})["name"]
+    back_end = back_ends.IN_WORDS[record["back_end"]["name"]]
     for title, name in sets.items():
         found = record[name]
         low, high = (100 * bound for bound in found["interval"])
         columns[title] = {
             "clips (locations)": f"{found['clips']} ({found['locations']})",
-            f"accuracy %, {back_ends.IN_WORDS[back_end]} [95 %]": (
+            f"accuracy %, {back_end} [95 %]": (
                 f"{100 * found['accuracy']:.1f} [{low:.1f}, {high:.1f}]"
             ),
             "balanced accuracy": f"{100 * found['balanced_accuracy']:.1f}",

@@ -31,7 +31,7 @@ from filelock import FileLock
 
 from .. import corpora
 from ..files import cores, data_root, first_line, named, results_root, shown
-from .cells import Cell, cells, papermill_line, run_names
+from .cells import Cell, cells, papermill_line, parts, run_names
 
 PINNED = "CUDA_VISIBLE_DEVICES"
 HERE = "127.0.0.1"  # whoever reaches a Dask scheduler can run code: ours answers this machine only
@@ -194,15 +194,6 @@ def _visible_gpus() -> list[str]:
     count = torch.cuda.device_count()  # 0 where the variable is -1 or NoDevFiles
     pinned = os.environ.get(PINNED)
     return (pinned.split(",") if pinned else [str(k) for k in range(count)])[:count]
-
-
-def parts(cells: list[Cell]) -> list[Cell]:
-    """The cells of each fold of a data set that is made of folds; none of any other."""
-    return [
-        Cell(cell.notebook, cell.parameters | {"data": data})
-        for cell in cells
-        for data in corpora.folds(str(cell.parameters["data"]))
-    ]
 
 
 def sweep(cells: list[Cell], client: Client) -> list[Outcome]:

@@ -53,14 +53,12 @@ def export_onnx(system: System, path: Path) -> dict[str, float]:
     """Write pre-emphasis, front-end, fusion and softmax as one ONNX model; return its differences.
 
     Inputs, of these the ones that the network reads: ``waveform`` [B, 2, T], within ±1 at 48 kHz,
-    ``tags`` [B, c] or, where the fusion reads windows, [B, w, c], w at least 3, with
-    ``times`` [B, w, 2]; outputs:
-    ``probabilities`` [B, scenes], ``code`` and, with attention, ``attention_map`` [B, f] or [B, f,
-    t]. Metadata: ``labels`` and
-    ``tags`` (JSON lists), ``rate`` (Hz), ``samples`` (T), ``channels``, ``run`` and ``version`` (of
-    this library). Returned is the largest absolute difference between onnxruntime and torch for
-    each output, on noise. Raises UnfitSystem where the packages of the extra ``onnx`` are missing,
-    or probabilities or map differ by more than 1e-4.
+    ``tags`` [B, c] or, where the fusion reads windows (three or more), [B, w, c] with ``times`` [B,
+    w, 2]; outputs: ``probabilities`` [B, scenes], ``code`` and, with attention, ``attention_map``
+    [B, f] or [B, f, t]. Metadata: ``labels`` and ``tags`` (JSON lists), ``rate`` (Hz), ``samples``
+    (T), ``channels``, ``run`` and ``version`` (of this library). Returned is the largest absolute
+    difference between onnxruntime and torch for each output, on noise. Raises UnfitSystem where the
+    packages of the extra ``onnx`` are missing, or probabilities or map differ by more than 1e-4.
     """
     try:
         import onnxruntime

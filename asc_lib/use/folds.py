@@ -9,34 +9,31 @@ import sys
 import pandas as pd
 import torch
 
-from .. import corpora
 from ..runs import records
-from ..runs.cells import Cell
+from ..runs.cells import Cell, parts, run_names
 from ..scenes import SceneData
-from ..settings import Settings
 from . import system
 
 
-def predictions(settings: Settings) -> pd.DataFrame:
+def predictions(cell: Cell) -> pd.DataFrame:
     """The predictions of the runs of each fold, together: every clip once, by a system without it.
 
     Raises ValueError where a fold has no run.
     """
-    parts = []
-    for data in corpora.folds(settings.data):
-        fold = settings.model_copy(update={"data": data})
-        scenes = SceneData.open(fold)
-        run = records.scene_run(fold, scenes.waveforms, scenes.vectors)
-        part = records.read_predictions(run, data)
-        parts.append(part[part["split"] == "test"])
-    return pd.concat(parts, ignore_index=True)
+    folds = parts([cell])
+    found = [
+        records.read_predictions(run, fold.parameters["data"])
+        for fold, run in zip(folds, run_names(folds))
+    ]
+    return pd.concat(found, ignore_index=True).query("split == 'test'")
 
 
-def retrain(settings: Settings) -> system.Trained:
+def retrain(cell: Cell) -> system.Trained:
     """Train on all clips, and save that system with the accuracy that the folds have together."""
+    settings = cell.settings()
     torch.set_num_threads(settings.threads)
-    return system.train_and_save(settings, SceneData.open(settings), predictions(settings))
+    return system.train_and_save(settings, SceneData.open(settings), predictions(cell))
 
 
 if __name__ == "__main__":
-    retrain(Cell(sys.argv[1], json.loads(sys.argv[2])).settings())
+    retrain(Cell(sys.argv[1], json.loads(sys.argv[2])))

@@ -169,7 +169,9 @@ class System:
         probabilities = out.logits.float().softmax(1).cpu().numpy()
         return Classified(
             probabilities,
-            scenes=self.back_end.predict(codes) if self.back_end else probabilities.argmax(1),
+            scenes=probabilities.argmax(1)
+            if self.back_end is None
+            else self.back_end.predict(codes),
             tags=(inputs["tags"] if inputs["tags"].ndim == 2 else inputs["tags"].mean(1))
             .cpu()
             .numpy(),
@@ -249,7 +251,7 @@ class Prediction:
 
         The softmax's: the scene that is most probable over all windows.
         """
-        if not self.system.back_end:
+        if self.system.back_end is None:
             return self.probabilities.idxmax()
         votes = np.bincount(self.classified.scenes, minlength=len(self.system.labels))
         return self.system.labels[np.lexsort((self.probabilities, votes))[-1]]
