@@ -1,8 +1,10 @@
 # `make` or `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all sweep kills bench lab notebooks evidence clean
-PYTHON ?= python3.11
-BIN := .venv/bin
+.PHONY: help env demo test test-all test-pythons sweep kills bench lab notebooks evidence clean
+PYTHONS := python3.13 python3.12 python3.11
+PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c 'print("$(python)")' 2>/dev/null)))
+VENV ?= .venv
+BIN := $(VENV)/bin
 NOTEBOOKS := 00_data 01_tagger 02_baseline 03_concatenation 04_attention 05_combined 06_results 07_your_recordings 08_rivals
 PATHS := $(NOTEBOOKS:%=notebooks/%.ipynb)
 export ASC_RESULTS ?= $(CURDIR)/results/local
@@ -11,12 +13,13 @@ export JUPYTER_PLATFORM_DIRS = 1
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "install one of $(PYTHONS), or name yours: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-env: .venv/installed ## install everything into .venv
+env: $(VENV)/installed ## install everything into .venv
 
 demo: env ## data, tagger and six systems on `mini`, ending with a table (five minutes)
 	@mkdir -p $(ASC_RESULTS)/mini/notebooks
@@ -40,6 +43,12 @@ test: env ## ruff, unit tests, all notebooks through nbval and papermill (13 min
 
 test-all: test ## the same and the slow tests: 56 configurations, a stand-in for TAU 2019
 	$(BIN)/pytest -q -m slow -n 2 tests
+
+test-pythons: ## the tests under each Python version that is here, in an environment of its own
+	@for python in $(PYTHONS); do \
+	  $$python --version || { echo "== no $$python"; continue; }; \
+	  $(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$python || exit 1; \
+	done
 
 sweep: env ## all 56 cells of the paper on `mini`, one per core or GPU at a time (an hour)
 	$(BIN)/asc sweep all --data mini

@@ -19,6 +19,7 @@ sns.set_theme("notebook", "ticks", "colorblind", font_scale=0.85, rc={"text.pars
 MAP = "cividis"
 ROWS, COLUMNS, NUMBERS = 60, 30, 16  # at most; more columns than that are without numbers
 LONGEST = 60  # s of a waveform
+TAGS = 8  # at most, over time
 
 
 def png(figure: Figure) -> bytes:
@@ -26,6 +27,17 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=85, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
+
+
+def time_axis(figure: Figure) -> tuple[float, float]:
+    """Where 0 s is on the x axis of a drawn figure's first axes, and the length of a second.
+
+    Both in shares of the figure's width.
+    """
+    axis = figure.axes[0]
+    to_share = axis.transData + figure.transFigure.inverted()
+    zero, one = to_share.transform([(0, 0), (1, 0)])[:, 0]
+    return float(zero), float(one - zero)
 
 
 def figure_of(
@@ -130,15 +142,14 @@ def attention_in_time(
     ``waveform`` [channels, samples]; ``tags``: probabilities [tags, windows], of the
     likeliest; ``weights`` [f, t], drawn as multiples of equal weights.
     """
-    tags, note = cut(tags, tags.max(axis=1), 8, "tags, the likeliest in a window")
     mel = _log_mel(waveform.mean(0), sr=rate, hop_length=1024, fmax=16_000)
-    seconds, filters = waveform.shape[1] / rate, len(weights)
-    figure, axes = figure_of(8, 5, 3, 1, sharex=True, notes=(note,), layout="none", dpi=85)
+    rows, seconds, filters = min(len(tags), TAGS), waveform.shape[1] / rate, len(weights)
+    figure, axes = figure_of(8, 5, 3, 1, sharex=True, layout="none", dpi=85)
     figure.subplots_adjust(left=0.22, right=0.99, bottom=0.1, top=0.93, hspace=0.12)
     panels = [
-        (tags, 0, 1, "probability"),
+        (np.zeros((rows, 1)), 0, 1, "probability"),
         (mel, -70, 0, "dB below maximum"),
-        (weights * filters / heads, 0, None, "weight (1: equal)"),
+        (np.zeros((filters, 1)), 0, 1, "weight (1: equal)"),
     ]
     for axis, (values, low, high, label) in zip(axes, panels):
         shown = axis.imshow(
@@ -151,11 +162,24 @@ def attention_in_time(
             vmax=high,
         )
         figure.colorbar(shown, ax=axis, pad=0.02, label=label)
-    axes[0].set_yticks(np.arange(len(tags)) + 0.5, [words(name, 20) for name in tags.index])
     axes[1].set(ylabel="mel band", ylim=(0, len(mel)))
     axes[2].hlines(np.arange(1, heads) * filters / heads, 0, seconds, "w", linewidth=1)
     axes[2].set(ylabel="filters of each head", xlabel="time (s)")
+    other_attention_in_time(figure, tags, weights, heads)
     return figure
+
+
+def other_attention_in_time(
+    figure: Figure, tags: pd.DataFrame, weights: np.ndarray, heads: int
+) -> None:
+    """Put other tags and weights of the clip into a figure of ``attention_in_time``."""
+    tags, note = cut(tags, tags.max(axis=1), TAGS, "tags, the likeliest in a window")
+    figure.suptitle(note)
+    figure.axes[0].images[0].set_data(tags)
+    figure.axes[0].set_yticks(np.arange(len(tags)) + 0.5, [words(name, 20) for name in tags.index])
+    image, weights = figure.axes[2].images[0], weights * len(weights) / heads
+    image.set_data(weights)
+    image.set_clim(0, weights.max())
 
 
 def heat(

@@ -1,5 +1,7 @@
 """JupyterLab in a real browser: notebooks 04 and 07 run, a slider moves the picture, uploads work.
 
+In attention in time, a line follows the player.
+
 Skipped where Chromium is not installed, unless ``ASC_BROWSER=required``. With ``ASC_SCREENSHOTS``
 the pages are kept.
 """
@@ -15,10 +17,11 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from asc_lib import corpora
+from asc_lib import corpora, plots
 from asc_lib.corpora import store
 from asc_lib.files import REPOSITORY
 from asc_lib.use import explorer, system, what_if
@@ -144,6 +147,10 @@ def screenshots(page, name: str) -> None:
             page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{theme.lower()}-{width}.png")
 
 
+def systems(root: Path) -> list[Path]:
+    return list((root / "results" / "mini" / "systems").glob("mini-attention-h*"))
+
+
 def shown(page) -> str:
     return page.locator(".widget-html-content >> text=own tags").last.inner_text()
 
@@ -161,7 +168,7 @@ def expected(cached: what_if.CachedClip, tags: torch.Tensor) -> str:
 def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
     url, root = lab
     run_all(page, url, "04_attention", ".widget-slider")
-    (folder,) = (root / "results" / "mini" / "systems").iterdir()
+    (folder,) = systems(root)
     trained, corpus = system.load(folder, "cpu"), corpora.find("mini").scenes()
     clip = page.locator(".widget-dropdown:has(label:text-is('clip')) select")
     name = clip.evaluate("menu => menu.options[menu.selectedIndex].text").split(":")[0]
@@ -189,21 +196,26 @@ def test_the_explorer_answers_what_the_model_computes_and_at_once(lab, page):
         )
         page.set_viewport_size({"width": 1280, "height": 1000})
 
-    page.evaluate(WATCH)
-    for presses in range(21):
-        handle.press("ArrowRight")
-        page.wait_for_function(f"window.drawn.length > {presses}")
-    times = page.evaluate("window.drawn")
-    print("slider to picture, ms:", [round(time) for time in times])
-    assert statistics.median(times) < 300
+    assert statistics.median(redrawn(page, handle, "widget-image")) < 300
 
     page.locator("button >> text=reset").last.click()
     page.wait_for_function("!document.body.innerText.includes('changed: ')")
     assert shown(page) == expected(cached, cached.tags)
 
 
-WATCH = """() => {
-  const pictures = [...document.querySelectorAll('img.widget-image')];
+def redrawn(page, handle, picture: str) -> list[float]:
+    """Milliseconds from pressing a key on a slider to the next picture of this class."""
+    page.evaluate(WATCH, picture)
+    for presses in range(21):
+        handle.press("ArrowRight")
+        page.wait_for_function(f"window.drawn.length > {presses}")
+    times = page.evaluate("window.drawn")
+    print(f"slider to {picture}, ms:", [round(time) for time in times])
+    return times
+
+
+WATCH = """kind => {
+  const pictures = [...document.querySelectorAll(`img.${kind}`)];
   window.drawn = []; window.pressed = null;
   document.addEventListener('keydown', () => { window.pressed = performance.now(); }, true);
   for (const picture of pictures) picture.addEventListener('load', () => {
@@ -212,11 +224,59 @@ WATCH = """() => {
     window.pressed = null;
   });
 }"""
+IN_TIME = """
+from asc_lib.runs import cells
+from asc_lib.scenes import SceneData
+from asc_lib.use import explorer, system
+
+(cell,) = cells.cells("attention_in_time", data="mini", epochs=1)
+settings = cell.settings()
+scenes = SceneData.open(settings)
+done = system.train_and_save(settings, scenes)
+explorer.Explorer(system.load(done.folder, "cpu"), scenes, done.evaluated)
+"""
+LINE = """picture => {  // where the line is, in seconds of the picture's time axis
+  const [box, line] = [picture, picture.nextSibling].map(node => node.getBoundingClientRect());
+  return (line.left - box.left) / box.width;
+}"""
+
+
+def test_in_attention_in_time_a_line_follows_the_player(lab, page):
+    url, root = lab
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(IN_TIME)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, root / "notebooks" / "in_time.ipynb")
+    run_all(page, url, "in_time", ".widget-slider")
+    waveform = np.array(store.pack(corpora.find("mini").scenes()).waveforms[0])
+    figures = [
+        plots.clip(waveform, 48_000),
+        plots.attention_in_time(waveform, 48_000, pd.DataFrame(np.eye(3)), np.eye(4), 2),
+    ]
+    pictures = page.locator("img.asc-picture")
+    assert pictures.count() == len(figures)
+    for number, figure in enumerate(figures):
+        picture, audio = pictures.nth(number), page.locator("audio").nth(number)
+        plots.png(figure)
+        zero, second = plots.time_axis(figure)
+        assert picture.evaluate(LINE) == pytest.approx(zero, abs=0.01)
+        audio.evaluate("audio => { audio.muted = true; audio.currentTime = 1; }")
+        page.wait_for_timeout(500)
+        assert picture.evaluate(LINE) == pytest.approx(zero + second, abs=0.01)
+        audio.evaluate("audio => audio.play()")
+        page.wait_for_timeout(1000)
+        played = audio.evaluate("audio => { audio.pause(); return audio.currentTime; }")
+        page.wait_for_timeout(200)
+        assert 1.3 < played < 3
+        assert picture.evaluate(LINE) == pytest.approx(zero + played * second, abs=0.01)
+    screenshots(page, "in-time")
+    handle = page.locator(".widget-slider .noUi-handle").first
+    handle.focus()
+    assert statistics.median(redrawn(page, handle, "asc-picture")) < 300
 
 
 def test_an_uploaded_recording_gets_its_prediction(lab, page):
     url, root = lab
-    (folder,) = (root / "results" / "mini" / "systems").iterdir()
+    (folder,) = systems(root)
     copy("07_your_recordings", root / "notebooks", system=str(folder))
     corpus = corpora.find("mini").scenes()
     row = corpus.rows("test")[7]

@@ -159,7 +159,7 @@ class Made:
 
 
 DRAWN = [name for name in vars(Made) if not name.startswith("_")]
-NO_FIGURES = {"png", "figure_of", "cut", "words", "plain"}
+NO_FIGURES = {"png", "figure_of", "cut", "words", "plain", "time_axis", "other_attention_in_time"}
 
 
 def cut_at(name: str, labels: int, tags: int, filters: int) -> list[str]:
@@ -363,3 +363,25 @@ def test_notebook_00_shows_a_scene_of_few_clips():
     }
     exec(cell_with("def show("), values)
     assert values["show"]("bus", 3) == "b"
+
+
+def test_attention_in_time_drawn_again_is_the_picture_drawn_anew():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2, 48_000))
+    tags = [pd.DataFrame(rng.random((20, 3))) for _ in range(2)]
+    weights = [rng.random((16, 4)) for _ in range(2)]
+    first, second = (
+        plots.attention_in_time(noise, 48_000, *given, 2) for given in zip(tags, weights)
+    )
+    before = plots.png(first)
+    plots.other_attention_in_time(first, tags[1], weights[1], 2)
+    assert plots.png(first) == plots.png(second) != before
+
+
+def test_a_second_is_as_long_as_the_picture_shows():
+    noise = np.random.default_rng(0).normal(size=(2, 3 * 48_000))
+    figure = plots.attention_in_time(noise, 48_000, pd.DataFrame(np.eye(3)), np.eye(4), 2)
+    plots.png(figure)
+    zero, second = plots.time_axis(figure)
+    left, right = figure.axes[0].get_position().intervalx
+    assert (zero, zero + 3 * second) == pytest.approx((left, right))

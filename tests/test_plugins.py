@@ -330,14 +330,15 @@ def test_attention_in_time_from_training_to_the_explorer(trained, tmp_path):
     even = clip.output(attention=False).attention_map
     assert torch.allclose(even, torch.full_like(weights, loaded.heads / 16))
     assert (what_if.clip_table(loaded, scenes, done.evaluated)["change"] > 0).any()
-    before = view.what_if.in_time.value
+    before = view.what_if.in_time.picture
+    assert before and view.what_if.in_time.sound == view.sound.sound != b""
     took = []
     for value in (0.7, 0.8, 0.9):
         start = time.process_time()
         view.what_if.sliders[0].value = value
         took.append(time.process_time() - start)
     assert min(took) < 0.3
-    assert before and view.what_if.in_time.value != before and view.features.value
+    assert view.what_if.in_time.picture != before and view.features.value
     maps = what_if.maps(loaded.net, scenes.vectors.clips[:3])  # as if tags stayed the same
     assert maps.shape == (3, 16)
 
@@ -352,7 +353,8 @@ def test_a_system_that_learnt_tags_predicts_without_them(trained, tmp_path):
     assert batch["tags"].shape == (24, 12) and batch["tags"].any()
     with pytest.raises(system.UnfitSystem, match="reads no tags"):
         loaded.with_table(tmp_path / "x.csv")
-    assert Explorer(loaded, scenes, done.evaluated).what_if.in_time.value == b""
+    in_time = Explorer(loaded, scenes, done.evaluated).what_if.in_time
+    assert in_time.picture == in_time.sound == b""
 
 
 @pytest.mark.parametrize("fusion", ["late", "learnt"])
@@ -360,7 +362,7 @@ def test_the_explorer_shows_a_system_of_plugins(trained, fusion, tmp_path):
     scenes, done = trained(fusion)
     loaded = system.load(done.folder, "cpu")
     view = Explorer(loaded, scenes, done.evaluated)
-    assert view.sound.value and view.what_if.picture.value
+    assert view.sound.picture and view.what_if.picture.value
     assert bool(view.features.value) == (fusion == "learnt")  # the map of a clip, attended
     table = what_if.clip_table(loaded, scenes, done.evaluated)
     assert (table["change"] > 0).any() == (fusion == "learnt")

@@ -5,11 +5,14 @@ import io
 import tempfile
 from pathlib import Path
 
+import anywidget
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import soundfile
 import torch
+import traitlets
+from matplotlib.figure import Figure
 
 from .. import plots
 from ..corpora.audio import RATE, recordings
@@ -54,6 +57,21 @@ class Lines(widgets.HTML):
         self.value = "<br>".join(map(html.escape, lines))
 
 
+class Player(anywidget.AnyWidget):
+    """A sound, its picture, and a line that follows the player; hidden without a picture."""
+
+    _esm = Path(__file__).with_name("player.js")
+    sound = traitlets.Bytes().tag(sync=True)  # a WAV file
+    picture = traitlets.Bytes().tag(sync=True)  # a PNG file
+    axis = traitlets.Tuple((0.0, 0.0)).tag(sync=True)  # of ``plots.time_axis``
+
+    def show(self, figure: Figure | None) -> None:
+        """Another picture, of the same sound; None hides both."""
+        self.picture = png(figure) if figure else b""
+        if figure:
+            self.axis = plots.time_axis(figure)
+
+
 class WhatIf(widgets.VBox):
     """A slider for each of a clip's top tags and one for any other; the network's new answer."""
 
@@ -70,7 +88,7 @@ class WhatIf(widgets.VBox):
         )
         self.readout = Lines()
         self.picture = _picture()
-        self.in_time = _picture()
+        self.in_time = Player()
         for slider in (*self.sliders, self.other_slider):
             slider.observe(self._moved, "value")
         self.other.observe(lambda change: self._place(), "value")
@@ -85,16 +103,18 @@ class WhatIf(widgets.VBox):
             ]
         )
 
-    def show(self, clip: CachedClip) -> None:
+    def show(self, clip: CachedClip, waveform: np.ndarray) -> None:
+        """``waveform`` [channels, samples]: the sound of the clip."""
         self.cached = clip
         self.tags = clip.tags
-        self._drawing = drawing(clip)
+        self._drawing, self._over_time = drawing(clip), in_time(clip)
         for slider, k in zip(self.sliders, np.argsort(-clip.vector, kind="stable")):
             slider.description = self.names[k]
         self.other.options = sorted(
             (set(self.names) - {slider.description for slider in self.sliders}) or self.names
         )
         self.reset()
+        self.in_time.sound = wav(waveform) if self.in_time.picture else b""
 
     def reset(self) -> None:
         """Back to the clip's own tag vector, to the last bit (a slider shows it rounded)."""
@@ -106,8 +126,7 @@ class WhatIf(widgets.VBox):
         scenes, now = answers(self.cached, self.tags)
         self._drawing.show(scenes, now)
         self.picture.value = self._drawing.png()
-        over_time = in_time(self.cached, self.tags)
-        self.in_time.value = png(over_time) if over_time else b""
+        self.in_time.show(in_time(self.cached, self.tags, self._over_time))
         lines = [
             f"{scene} {100 * row['now']:.1f} % (own tags: {100 * row['own tags']:.1f} %)"
             for scene, row in scenes.nlargest(3, "now").iterrows()
@@ -155,8 +174,7 @@ class Explorer(widgets.VBox):
             options=["changed most", "name"], description="order", style=WIDE
         )
         self.clip = widgets.Dropdown(description="clip", style=WIDE, layout=LONG)
-        self.audio = widgets.Audio(autoplay=False, loop=False)
-        self.sound = _picture()
+        self.sound = Player()
         self.tags = _picture()
         self.features = _picture()
         self.what_if = WhatIf(trained.tags)
@@ -167,7 +185,6 @@ class Explorer(widgets.VBox):
             [
                 widgets.Box([self.scene, self.city, self.outcome, self.order], layout=ROW),
                 self.clip,
-                self.audio,
                 self.sound,
                 self.tags,
                 self.what_if,
@@ -206,8 +223,8 @@ class Explorer(widgets.VBox):
         name = self.scenes.corpus.clips["filename"][row]
         waveform = np.asarray(self.scenes.waveforms.waveforms[row])
         clip = CachedClip.of(self.system, self.scenes.whole(np.array([row])))
-        self.audio.value = wav(waveform)
-        self.sound.value = png(plots.clip(waveform, RATE, name))
+        self.sound.sound = wav(waveform)
+        self.sound.show(plots.clip(waveform, RATE, name))
         self.tags.value = png(
             plots.tags(
                 {name: clip.vector}, self.system.tags, {name: self.scenes.corpus.sounds_in(row)}
@@ -215,7 +232,7 @@ class Explorer(widgets.VBox):
         )
         features = feature_maps(clip)
         self.features.value = png(features) if features else b""
-        self.what_if.show(clip)
+        self.what_if.show(clip, waveform)
 
 
 class Recordings(widgets.VBox):
@@ -316,7 +333,9 @@ class Recordings(widgets.VBox):
 
     def _show_window(self) -> None:
         if self.window.value is not None:
-            self.what_if.show(window_of(self.predictions[self.recording.value], self.window.value))
+            found = self.predictions[self.recording.value]
+            clip = window_of(found, self.window.value)
+            self.what_if.show(clip, found.recording.window(self.window.value))
 
 
 def found_in(path: str) -> dict[str, Path]:

@@ -183,23 +183,25 @@ def _order(weights: np.ndarray, heads: int) -> np.ndarray:
     return np.lexsort((-weights, np.arange(len(weights)) * heads // len(weights)))
 
 
-def in_time(clip: CachedClip, tags: torch.Tensor | None = None) -> Figure | None:
+def in_time(
+    clip: CachedClip, tags: torch.Tensor | None = None, again: Figure | None = None
+) -> Figure | None:
     """A clip's tags, sound, and attention in time for these tags; None where there is none.
 
-    Each head's filters are in the order of their mean weights for the clip's own tags.
+    Each head's filters are in the order of their mean weights for the clip's own tags. ``again``: a
+    figure of the same clip, to draw into.
     """
     weights, own = clip.output(tags).attention_map, clip.output().attention_map
     if weights is None or weights.ndim == 2:
         return None
     order = _order(_first(own).mean(1).numpy(), clip.system.heads)
     shown = (clip.tags if tags is None else tags)[0].float().cpu().numpy()
-    return plots.attention_in_time(
-        clip.waveform[0].float().cpu().numpy(),
-        RATE,
-        pd.DataFrame(shown.T, clip.system.tags),
-        _first(weights).numpy()[order],
-        clip.system.heads,
-    )
+    given = pd.DataFrame(shown.T, clip.system.tags), _first(weights).numpy()[order]
+    if again:
+        plots.other_attention_in_time(again, *given, clip.system.heads)
+        return again
+    waveform = clip.waveform[0].float().cpu().numpy()
+    return plots.attention_in_time(waveform, RATE, *given, clip.system.heads)
 
 
 def window_of(prediction: Prediction, number: int) -> CachedClip:
