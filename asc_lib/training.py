@@ -122,6 +122,7 @@ def fit(
     average_from: float = 1.0,
     steps: int = 0,
     after_epoch: Callable[[int], dict] = lambda epoch: {},
+    label: str = "",
 ) -> pd.DataFrame:
     """Train ``net`` in place; return the history, one row per epoch.
 
@@ -131,12 +132,13 @@ def fit(
     a share of the epochs; in the end they are the network's. With ``checkpoint`` the state is
     written there after every epoch, and training resumes from it. Prints one line per epoch, or per
     ten where they take seconds, and the time left where it is minutes: with ``steps``, their number
-    in an epoch, from the second on. Raises FloatingPointError when the loss is no longer finite.
+    in an epoch, from the second on; each begins with ``label``. Raises FloatingPointError when the
+    loss is no longer finite.
     """
     kept = nn.ModuleDict({"net": net} | ({"average": average} if average else {}))
     history = resume(checkpoint, kept, optimiser, schedule) if checkpoint else []
     if history:
-        print(f"resumed after epoch {history[-1]['epoch']} of {epochs}")
+        print(f"{label}resumed after epoch {history[-1]['epoch']} of {epochs}")
     first = len(history) + 1
     for epoch in range(first, epochs + 1):
         started = time.perf_counter()
@@ -163,7 +165,7 @@ def fit(
         history.append(row | {"seconds": seconds})
         if seconds > 5 or epoch % 10 == 0 or epoch in (1, epochs):
             left = _left((epochs - epoch) * seconds)
-            print(f"epoch {epoch:3d} of {epochs}  loss {mean:.3f}{left}", flush=True)
+            print(f"{label}epoch {epoch:3d} of {epochs}  loss {mean:.3f}{left}", flush=True)
         if checkpoint:
             save_checkpoint(checkpoint, kept, optimiser, schedule, history)
     if average:

@@ -1,5 +1,6 @@
 """The tagging network at full size, its folds, its loss and its augmentation."""
 
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -217,8 +218,11 @@ def test_stage_2_learns_what_the_teachers_say(tmp_path):
 
 
 def test_a_tagger_cut_short_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    """And networks trained in processes of their own are those trained in turn in this one."""
     data = made_up_data(epochs=2)
+    monkeypatch.setattr(tagger_training, "cores", lambda: 2)
     whole, _ = tagger_training.train(data, tmp_path / "whole")
+    monkeypatch.setattr(tagger_training, "cores", lambda: 1)
     calls, fit = [], tagger_training.training.fit
 
     def cut(*given, **options):
@@ -238,6 +242,12 @@ def test_a_tagger_cut_short_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
         )
 
 
+def test_a_network_whose_main_process_was_killed_stops_after_an_epoch(tmp_path):
+    with pytest.raises(SystemExit):
+        tagger_training._fit(made_up_data(), TaggingNet(2, SMALL), 1, 1, tmp_path, run_by=1)
+    assert not any(tmp_path.iterdir())
+
+
 def test_the_learning_rate_falls_along_cosines_that_start_again(tmp_path):
     data, rates, step = made_up_data(epochs=4), [], torch.optim.Adam.step
     with pytest.MonkeyPatch.context() as patch:
@@ -246,7 +256,7 @@ def test_the_learning_rate_falls_along_cosines_that_start_again(tmp_path):
             "step",
             lambda self: rates.append(self.param_groups[0]["lr"]) or step(self),
         )
-        tagger_training._fit(data, TaggingNet(2, SMALL), 1, 1, tmp_path)
+        tagger_training._fit(data, TaggingNet(2, SMALL), 1, 1, tmp_path, os.getpid())
     expected = [
         1e-6 + (SMALL.lr - 1e-6) * (1 + np.cos(np.pi * k / 4)) / 2 for k in (0, 1, 2, 3)
     ] * 2

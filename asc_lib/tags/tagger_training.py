@@ -2,10 +2,12 @@
 
 import copy
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 
 from .. import stats, training
 from ..corpora import DataSet, SceneCorpus
-from ..files import made_once, written_whole
+from ..files import cores, made_once, written_whole
 from ..tagging_net import TaggingNet
 from .tag_data import TagData, tagger_path
 from .tagger import Tagger, tag, threads
@@ -51,31 +53,38 @@ def soft_pseudo_labels(probabilities: np.ndarray) -> np.ndarray:
 def train(data: TagData, checkpoints: Path) -> tuple[list[Tagger], pd.DataFrame]:
     """Train one network per fold in two stages: the tagger after each, and the history.
 
-    The history has one row per epoch of each stage and fold. An unfinished training resumes from
-    the folder ``checkpoints``.
+    The history has one row per epoch of each stage and fold. On a CPU there is a process for each
+    network, as many at a time as the cores allow. An unfinished training resumes from the folder
+    ``checkpoints``.
     """
     torch.manual_seed(data.seed)
     nets = dict.fromkeys(data.networks, TaggingNet(len(data.corpus.tags), data.sizes))
+    workers = cores() // data.threads if data.device == "cpu" else 1
     stages = []
     histories = []
     for stage in (1, 2):
-        for fold in data.networks:
-            print(f"stage {stage}, the network without fold {fold}")
-            nets[fold] = copy.deepcopy(nets[fold])
-            histories.append(
-                _fit(data, nets[fold], fold, stage, checkpoints).assign(stage=stage, fold=fold)
-            )
+        print(f"stage {stage}, the networks without folds {', '.join(map(str, nets))}", flush=True)
+        trained = joblib.Parallel(max(1, min(workers, len(nets))), pre_dispatch="n_jobs")(
+            joblib.delayed(_fit)(data, net, fold, stage, checkpoints, os.getpid())
+            for fold, net in nets.items()
+        )
+        nets = dict(zip(nets, (net for net, _ in trained)))
+        histories += [part.assign(stage=stage, fold=fold) for fold, (_, part) in zip(nets, trained)]
         stages.append(Tagger(dict(nets), data.corpus.tags, data.sizes))
     return stages, pd.concat(histories, ignore_index=True)
 
 
-def _fit(data: TagData, net: TaggingNet, fold: int, stage: int, checkpoints: Path) -> pd.DataFrame:
-    sizes = data.sizes
+def _fit(
+    data: TagData, net: TaggingNet, fold: int, stage: int, checkpoints: Path, run_by: int
+) -> tuple[TaggingNet, pd.DataFrame]:
+    net, sizes = copy.deepcopy(net), data.sizes
     with_pseudo = data.supervision == "pseudo_labels"
     pseudo = _pseudo_labels(data, fold, checkpoints) if with_pseudo and stage == 2 else None
     optimiser = torch.optim.Adam(net.to(data.device).parameters(), sizes.lr)
 
     def teach(epoch: int) -> dict:
+        if run_by not in (os.getpid(), os.getppid()):  # it was killed
+            raise SystemExit
         # Keep the noisy clips' tag vectors at the end of each cycle of stage 1.
         if with_pseudo and stage == 1 and epoch % sizes.epochs == 0:
             vectors = [tag(net, data.mels[row][None]) for row in data.noisy_rows()]
@@ -84,20 +93,21 @@ def _fit(data: TagData, net: TaggingNet, fold: int, stage: int, checkpoints: Pat
                 np.save(file, torch.cat(vectors).numpy())
         return {}
 
-    history = training.fit(
-        net,
-        lambda epoch: data.batches(fold, stage, epoch, pseudo),
-        loss,
-        optimiser,
-        epochs=(sizes.cycles if stage == 1 else sizes.second_cycles) * sizes.epochs,
-        schedule=torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
-            optimiser, sizes.epochs, eta_min=1e-6
-        ),
-        checkpoint=checkpoints / f"fold{fold}-stage{stage}.safetensors",
-        after_epoch=teach,
-    )
-    net.cpu()
-    return history
+    with threads(data.threads):
+        history = training.fit(
+            net,
+            lambda epoch: data.batches(fold, stage, epoch, pseudo),
+            loss,
+            optimiser,
+            epochs=(sizes.cycles if stage == 1 else sizes.second_cycles) * sizes.epochs,
+            schedule=torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
+                optimiser, sizes.epochs, eta_min=1e-6
+            ),
+            checkpoint=checkpoints / f"fold{fold}-stage{stage}.safetensors",
+            after_epoch=teach,
+            label=f"fold {fold}, ",
+        )
+    return net.cpu(), history
 
 
 def _pseudo_labels(data: TagData, fold: int, checkpoints: Path) -> torch.Tensor:
