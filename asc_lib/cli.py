@@ -22,6 +22,7 @@ from .files import (
     data_root,
     inventory,
     printable,
+    progress,
     results_root,
     shown,
     write_text,
@@ -349,7 +350,7 @@ def tags_(
     files = sorted(path for path in folder.rglob("*") if path.is_file()) or [folder]
     rows = []
     unusable = 0
-    for path in tqdm(files, disable=None, leave=False):
+    for path in progress(files, "tagging"):
         try:
             if path.suffix.lower() in (".csv", ".txt", ".md", ".json"):
                 continue
@@ -405,7 +406,7 @@ def predict(
     described = []
     told: set[str] = set()  # conversions, each once
     unusable = 0
-    for prediction in tqdm(trained.predict_each(files), total=len(files), disable=None):
+    for prediction in progress(trained.predict_each(files), "predicting", len(files)):
         if isinstance(prediction, system.Unusable):
             unusable += 1
             tqdm.write(f"asc predict: {prediction.why}", file=sys.stderr)

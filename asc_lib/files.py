@@ -11,10 +11,11 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,8 +23,10 @@ import joblib
 import numpy as np
 import pandas as pd
 from filelock import FileLock
+from tqdm import tqdm
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SOON = 10  # s of waiting that need no bar
 PART = ".part"  # suffix of a folder in which something is written
 OLD = "old"
 AT_FDCWD = -100  # of Linux, as is the next
@@ -59,6 +62,15 @@ def results_root() -> Path:
 def cores() -> int:
     """Processors that this process may use: of its container and its affinity."""
     return joblib.cpu_count()
+
+
+def progress(items: Iterable, what: str, total: int | None = None) -> tqdm:
+    """``items``; after ``SOON``, how far they are and the time left, where someone can see it.
+
+    In a notebook, or on a terminal.
+    """
+    seen = {"file": sys.stdout, "disable": False} if "ipykernel" in sys.modules else {}
+    return tqdm(items, what, total, **({"disable": None} | seen), delay=SOON, leave=False)
 
 
 def shown(text: str) -> str:
@@ -262,12 +274,12 @@ def _fill(
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(unfinished))
 
         def note(done: int) -> None:
-            os.fdatasync(file.fileno())  # counted data must survive a failing machine
+            os.fsync(file.fileno())  # counted data must survive a failing machine
             write_text(count, str(done))
 
         notes = []
         with ThreadPoolExecutor(1) as disk:
-            for done in range(_number(count), items, chunk):
+            for done in progress(range(_number(count), items, chunk), path.name):
                 stop = min(done + chunk, items)
                 fill(put, np.arange(done, stop))
                 notes.append(disk.submit(note, stop))
@@ -291,7 +303,10 @@ def _reserve(unfinished: Path, shape: tuple[int, ...], dtype: np.dtype, name: st
                 file, {"descr": dtype.str, "fortran_order": False, "shape": shape}
             )
             file.flush()
-            os.posix_fallocate(file.fileno(), file.tell(), size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), file.tell(), size)
+            else:  # macOS: a full disk is met when it is full
+                file.truncate(file.tell() + size)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         needed = f"{error.strerror}: {size / 1e9:.3g} GB are needed for {name}"

@@ -250,3 +250,23 @@ def test_a_thing_is_made_once(tmp_path):
 def test_fingerprints_tell_parts_apart():
     assert files.fingerprint("ab", "c") != files.fingerprint("a", "bc")
     assert files.fingerprint(b"x") == files.fingerprint(b"x") and len(files.fingerprint(1)) == 12
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_wait_says_how_far_it_is_in_a_notebook_and_nothing_in_a_pipe(monkeypatch, capsys, seen):
+    monkeypatch.setattr(files, "SOON", 0)
+    if seen:
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    else:
+        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert list(files.progress(range(3), "packing")) == [0, 1, 2]
+    out, err = capsys.readouterr()
+    assert ("packing" in out and "0/3" in out) == seen and not err and (seen or not out)
+
+
+def test_without_a_way_to_reserve_space_a_store_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.delattr(files.os, "posix_fallocate")  # as on macOS
+    array = files.filled(
+        tmp_path / "a.npy", (5,), "int16", lambda put, rows: put(rows[0], rows + 1), 5, 2
+    )
+    assert array.tolist() == [1, 2, 3, 4, 5]

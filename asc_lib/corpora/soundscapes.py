@@ -13,7 +13,7 @@ its scene, else each is that of any scene. `data="esc50@0"` is the data set ``es
 
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +24,7 @@ import pandas as pd
 import soundfile
 from scipy import fft, signal
 
-from ..files import cores, data_root, fingerprint, made_once
+from ..files import cores, data_root, fingerprint, made_once, progress
 from ..recipes import TAG_RATE
 from ..registry import ParameterError
 from . import audio, checks, fsdkaggle2019, tau2019
@@ -285,10 +285,11 @@ def _write_location(
     return place.described(), rows
 
 
-def _in_parallel(function: Callable, items: Iterable, *shared: object) -> list:
-    return joblib.Parallel(n_jobs=min(cores(), 16), batch_size=4)(
+def _in_parallel(function: Callable, items: Sequence, *shared: object) -> list:
+    made = joblib.Parallel(n_jobs=min(cores(), 16), batch_size=4, return_as="generator")(
         joblib.delayed(function)(item, *shared) for item in items
     )
+    return list(progress(made, "composing", len(items)))
 
 
 def write_scenes(recipe: Recipe, sounds: Sounds, folder: Path) -> None:

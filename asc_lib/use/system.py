@@ -20,7 +20,6 @@ import torch
 from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
-from tqdm import tqdm
 
 from .. import back_ends, corpora, training
 from ..corpora.audio import RATE, Recording, at_full_scale, doubtful
@@ -28,6 +27,7 @@ from ..files import (
     fingerprint,
     first_line,
     printable,
+    progress,
     recovered,
     results_root,
     write_text,
@@ -189,9 +189,7 @@ class System:
         parts = []
         silent = True
         shares = []
-        few = len(numbers) <= 10 * size
-        bar = tqdm(numbers[::size], path.name, disable=few or None, leave=False)
-        for start in bar:
+        for start in progress(numbers[::size], path.name):
             batch = numbers[start : start + size]
             clips = np.stack([recording.window(k) for k in batch])
             parts.append(self.classify(clips, self.from_table(recording, batch)))
