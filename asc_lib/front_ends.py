@@ -193,8 +193,9 @@ class LogMel(nn.Module):
             mel = torchaudio.functional.melscale_fbanks(
                 self.window // 2 + 1, 0.0, self.highest, self.bands, RATE, mel_scale="slaney"
             )
+            hann = torch.hann_window(self.window)
         self.register_buffer("mel", mel[: self.bins].T.contiguous(), persistent=False)
-        self.register_buffer("hann", torch.hann_window(self.window), persistent=False)
+        self.register_buffer("hann", hann, persistent=False)
         self.standardise = nn.BatchNorm2d(self.bands, affine=False)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from torch.optim.swa_utils import AveragedModel
+from torch.overrides import TorchFunctionMode
 
 from .files import first_line, written_whole
 
@@ -178,13 +179,21 @@ def _left(seconds: float) -> str:
     return f"  about {seconds / 60:.0f} min left" if seconds > 300 else ""
 
 
+class _WithoutNoise(TorchFunctionMode):
+    """Leaves values as they are: noise on the device "meta" would import torch's compiler."""
+
+    def __torch_function__(self, function, types, given=(), named=None):
+        noise = function is torch.Tensor.normal_
+        return given[0] if noise else function(*given, **(named or {}))
+
+
 def loaded(build: Callable[[], nn.Module], weights: dict[str, torch.Tensor]) -> nn.Module:
     """A new network with these weights.
 
     Built once without memory first: raises ValueError where the weights are not those of such a
     network, or not finite, however large a network they say they are.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutNoise():
         shapes = {name: value.shape for name, value in build().state_dict().items()}
     if shapes != {name: value.shape for name, value in weights.items()}:
         raise ValueError("the weights are those of another network")
