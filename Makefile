@@ -39,7 +39,7 @@ endef
 test: env ## ruff, unit tests, all notebooks through nbval and papermill (13 minutes)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope --nbval-lax tests $(PATHS)
+	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope --nbval-lax $(PATHS) tests
 
 test-all: test ## the same and the slow tests: 56 configurations, a stand-in for TAU 2019
 	$(BIN)/pytest -q -m slow -n 2 tests
