@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchaudio
 from helpers import read_by
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -34,6 +35,7 @@ from asc_lib.tags.tagger_training import loss as tagger_loss
 from asc_lib.use.system import System
 
 GPU = "cuda"
+MEL_BANKS = torchaudio.functional.melscale_fbanks
 
 
 class NoDoubles(TorchDispatchMode):
@@ -53,6 +55,16 @@ def values(tensor: FakeTensor) -> np.ndarray:
     return np.random.default_rng(0).random(tensor.shape).astype("float32")
 
 
+def unfaked(function):
+    """A function that looks at the values that it computes."""
+
+    def computed(*args, **kwargs):
+        with unset_fake_temporarily():
+            return function(*args, **kwargs)
+
+    return computed
+
+
 @contextmanager
 def fake_gpu():
     """Networks are built before it: torch moves none that was built of fake tensors."""
@@ -60,6 +72,9 @@ def fake_gpu():
         patch.setattr(FakeTensor, "numpy", values)
         patch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
         patch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))
+        patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+        patch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+        patch.setattr(torchaudio.functional, "melscale_fbanks", unfaked(MEL_BANKS))
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # else .to() fails
         with FakeTensorMode(allow_non_fake_inputs=True), NoDoubles():
             yield
@@ -81,6 +96,7 @@ def test_every_network_computes_on_a_gpu(front_end, fusion, precision):
         for each in (net.to(GPU).train(), net.eval()):
             out = run(each, batch, precision)
             assert on_gpu(*(value for value in out if value is not None))
+            assert out.logits.dtype == getattr(torch, precision)
         assert on_gpu(out.logits.sum() + net.fusion.loss(out, batch))
 
 
@@ -109,6 +125,16 @@ def test_scenes_are_fed_to_a_gpu(tagged, monkeypatch, fusion, augmentation, fits
         assert on_gpu(*data.whole(data.corpus.rows("test")[:2]).values())
 
 
+@pytest.mark.parametrize("device, pins", [("cuda:1", 1), ("mps", 0), ("cpu", 0)])
+def test_only_cuda_copies_from_pinned_memory(tagged, monkeypatch, device, pins):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *args, **kwargs: tensor)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
+    replace(tagged, device=device).whole(np.arange(2))
+    assert [tensor.dtype for tensor in pinned] == pins * [torch.int16]
+
+
 def test_a_network_is_evaluated_on_a_gpu(tagged):
     data = replace(tagged, device=GPU)
     net = SceneNet(data.n_tags, len(data.corpus.labels), "narrow", "attention")
@@ -129,8 +155,9 @@ def test_clips_are_tagged_on_a_gpu(tagged):
     tagger = copy.deepcopy(tagged.vectors.tagger)
     rows = np.arange(3)
     with fake_gpu():
+        tagger = tagger.to(GPU)
         for waveforms in (tagged.waveforms, tagged.waveforms.copied(GPU)):
-            found = tagger.to(GPU).tag_scenes(tagged.corpus, waveforms, rows)
+            found = tagger.tag_scenes(tagged.corpus, waveforms, rows)
             assert found.shape == tagged.vectors.values[rows].shape
 
 
@@ -153,7 +180,7 @@ def test_recordings_are_classified_on_a_gpu(saved):
     about = {"labels": saved.scenes.corpus.labels, "tags": {"names": saved.scenes.vectors.names}}
     about |= {"parameters": {"precision": "bfloat16"}, "test_samples": 47_999, "run": "x"}
     net, tagger = copy.deepcopy((saved.net, saved.scenes.vectors.tagger))
-    clips = saved.scenes.waveforms.waveforms[:2]
+    clips = saved.scenes.waveforms.waveforms[:2].copy()
     with fake_gpu():
         system = System(net, None, tagger, about).to(GPU)
         assert on_gpu(*system.inputs(clips).values())
