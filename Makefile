@@ -1,6 +1,6 @@
 # `make` or `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all sweep kills bench lab notebooks evidence clean
+.PHONY: help env demo test test-all sweep kills bench gpu lab notebooks evidence clean
 PYTHON ?= python3.11
 BIN := .venv/bin
 NOTEBOOKS := 00_data 01_tagger 02_baseline 03_concatenation 04_attention 05_combined 06_results 07_your_recordings 08_rivals
@@ -50,6 +50,9 @@ kills: env ## kill downloads, packing, tagging, training and saving 100 times (2
 bench: env ## our speed beside the plain way, to results/bench (ten minutes)
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.sweeps
+
+gpu: ## is a GPU right, and how fast? without .venv: make gpu PYTHON=python3 (ten minutes)
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.bench.gpu $(BENCH)
 
 lab: env ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
