@@ -1,6 +1,6 @@
 # `make` or `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all test-pythons sweep kills bench lab notebooks evidence clean
+.PHONY: help env demo test test-all test-pythons sweep kills bench gpu lab notebooks evidence clean
 PYTHONS := python3.13 python3.12 python3.11
 PYTHON ?= $(firstword $(foreach python,$(PYTHONS),$(shell $(python) -c 'print("$(python)")' 2>/dev/null)))
 VENV ?= .venv
@@ -59,6 +59,9 @@ kills: env ## kill downloads, packing, tagging, training and saving 100 times (2
 bench: env ## our speed beside the plain way, to results/bench (ten minutes)
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.sweeps
+
+gpu: ## is a GPU right, and how fast? without .venv: make gpu PYTHON=python3 (ten minutes)
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.bench.gpu $(BENCH)
 
 lab: env ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks

@@ -387,7 +387,7 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="print a JSON list of all figures")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
 ) -> None:
     """Classify recordings, scene by scene where one is long.
 

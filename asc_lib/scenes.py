@@ -123,7 +123,7 @@ class SceneData:
         With ``rng``, in training, tags of the windows that the recipe chooses (``tag_windows``).
         """
         raw = self.source.batch(rows, starts, length + 1)
-        if raw.device.type == "cpu" and self.device != "cpu":
+        if raw.device.type == "cpu" and self.device.startswith("cuda"):
             raw = raw.pin_memory().to(self.device, non_blocking=True)
         batch = {"waveform": pre_emphasis(raw), "tags": torch.zeros(len(rows), 0)}
         if self.vectors and (rng or self.reads in AS_INPUT):

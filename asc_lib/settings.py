@@ -30,6 +30,7 @@ from .tags.tag_data import SUPERVISION
 from .tags.windows import CHOICES
 from .training import AUGMENTATIONS, SCHEDULES, default_device
 
+DEVICES = ("cpu", "cuda", "mps")
 COMMON = ("data", "seed", "epochs", "device", "threads")
 ANY_SCENE = (*COMMON, "recipe", "front_end", "precision")
 SCENE = (*ANY_SCENE, "tags", "tag_windows", "n_tags")
@@ -266,12 +267,13 @@ def checked_device(name: str) -> str:
     """A device's name, "auto" resolved. Raises ParameterError for one that is not there."""
     if name == "auto":
         return default_device()
-    if name.partition(":")[0] not in ("cpu", "cuda"):
-        raise unknown("device", name, ("auto", "cpu", "cuda"))
+    if name.partition(":")[0] not in DEVICES:
+        raise unknown("device", name, ("auto", *DEVICES))
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ParameterError(f"parameter 'device' is {name!r}: {first_line(error)}") from None
+        why = first_line(error).partition(". ")[0]  # for mps, lists of all that torch has follow
+        raise ParameterError(f"parameter 'device' is {name!r}: {why}") from None
     return "cpu" if name.startswith("cpu") else name
 
 

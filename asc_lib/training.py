@@ -24,7 +24,10 @@ Loss = Callable[[nn.Module, Batch], torch.Tensor]
 
 
 def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """What "auto" stands for: cuda where there is one, else mps, else the processor."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def epoch_generator(seed: int, epoch: int, stream: int = 0) -> np.random.Generator:

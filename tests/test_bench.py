@@ -1,16 +1,20 @@
 """The benchmark: both ways do the same work, counts are right, reports say what was measured."""
 
 import json
+import os
 import subprocess
 import sys
+from math import nan
 
+import numpy as np
 import pytest
 import torch
-from bench import network, plain
+from bench import bare, common, network, plain
 from bench.common import side_by_side
 from torch.nn import functional as F
 
 from asc_lib.files import REPOSITORY
+from asc_lib.front_ends import FRONT_ENDS
 from asc_lib.scene_net import SceneNet
 from asc_lib.scenes import outputs
 
@@ -81,16 +85,151 @@ def test_toy_benchmark_from_end_to_end(tmp_path):
     (path,) = tmp_path.glob("*.json")
     found = json.loads(path.read_text(encoding="utf-8"))
     for row in network.ROWS:
-        seconds, ratio = found["network"]["seconds"][row], found["network"]["times as fast"][row]
-        assert ratio == pytest.approx(seconds["plain"]["median"] / seconds["ours"]["median"])
+        seconds, ratios = found["network"]["seconds"][row], found["network"]["times as fast"][row]
+        assert list(ratios) == ["plain", network.SAME]
+        for way, ratio in ratios.items():
+            assert ratio == pytest.approx(seconds[way]["median"] / seconds["ours"]["median"])
         assert f"| {row}, clips a second |" in printed
-        assert f"**{ratio:.1f}**" in printed
+        assert " and ".join(f"**{ratio:.2f}**" for ratio in ratios.values()) in printed
     for name, other in found["network"]["front-ends"].items():
         for row, rate in other["clips a second"].items():
             share = other["floor (s a clip)"][row] * rate
             assert rate > 0 and 0 < share < 1
-            assert f"| {row} with `{name}`, clips a second | | {rate:.2f} |" in printed
+            assert f"| {row} with `{name}`, clips a second | | | {rate:.2f} |" in printed
     assert (tmp_path / "README.md").read_text(encoding="utf-8").endswith(printed.strip() + "\n")
+
+
+HIDDEN = (
+    *("papermill", "jupyter", "IPython", "nbformat", "ipywidgets", "dask", "distributed", "typer"),
+    *("librosa", "soundfile", "pooch", "requests", "urllib3", "tqdm", "yaml", "pydantic", "skops"),
+    *("seaborn", "matplotlib", "pyarrow", "bokeh"),
+)
+HIDE = f"""
+import sys
+from importlib.machinery import PathFinder
+
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *others):
+        hidden = name.partition(".")[0] in {HIDDEN}
+        return None if hidden else super().find_spec(name, *others)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
+"""
+
+
+@pytest.fixture(scope="module")
+def on_bare_machine(tmp_path_factory):
+    """What the toy benchmark of a GPU writes and prints where most of the packages are missing."""
+    folder = tmp_path_factory.mktemp("gpu")
+    (folder / "sitecustomize.py").write_text(HIDE)  # which Python imports as it starts
+    path = f"{folder}{os.pathsep}{REPOSITORY}"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.gpu", "--toy", folder],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert not done.returncode, done.stderr
+    (path,) = folder.glob("*.json")
+    return json.loads(path.read_text(encoding="utf-8")), done.stdout, folder
+
+
+def test_toy_benchmark_of_a_gpu(on_bare_machine):
+    found, printed, folder = on_bare_machine
+    assert (folder / "README.md").read_text(encoding="utf-8").endswith(printed.strip() + "\n")
+    speed = found["speed"]
+    for row, clips in (("training step", 2 * 2), ("inference", 2)):
+        for way, rate in speed["clips a second"][row].items():
+            assert rate == pytest.approx(clips / speed["seconds"][row][way]["median"])
+            assert rate > 0 and speed["share of the floor"][row][way] > 0
+    assert len(speed["memory of a step (GB)"]) == 1 + 2 * len(FRONT_ENDS)  # in two precisions
+    days = {
+        way: 56 * 90 * (seconds + speed["evaluation (s)"]) / 86_400
+        for way, seconds in speed["epoch (s)"].items()
+    }
+    assert speed["56 cells (days)"] == pytest.approx(days)
+    assert list(found["side by side"]) == ["1", "2"]
+    steps = 4_970 * 4 // 5 // 4 * 5 * 16 * 64  # in batches of 4 curated clips
+    seconds = found["tagger"]["seconds"]["step with data"]
+    assert found["tagger"]["days"] == pytest.approx(steps * seconds / 86_400)
+
+
+def test_what_is_there_of_a_benchmark_cut_short_is_drawn(on_bare_machine, tmp_path):
+    from bench import report
+
+    found, printed, _ = on_bare_machine
+    parts = [
+        "Largest relative distance",
+        "56 cells x 90 epochs",
+        "Cells side",
+        "step of the tagger",
+    ]
+    for part, words in zip(("tagger", "side by side", "speed"), parts[:0:-1]):
+        assert words in printed
+        del found[part]
+        (tmp_path / "a.json").write_text(json.dumps(found))
+        assert words not in report.draw(tmp_path)
+    assert parts[0] in report.draw(tmp_path)
+
+
+def test_a_gpu_that_is_wrong_is_told():
+    from bench import correct
+
+    right = {"gradients": 1e-5, "logits": 1e-5}
+    rough = {"gradients": 0.6, "logits": 1e-2}
+    fine = {"float32": right, "as run": rough, "bfloat16": rough}
+    processor = {"float32": right, "bfloat16": rough}
+    assert correct.too_far({"processor": processor, "GPU": fine}) == []
+    for kind, value in (("float32", 2e-4), ("as run", 0.7), ("bfloat16", 1.0), ("float32", nan)):
+        found = fine | {kind: fine[kind] | {"gradients": value}}
+        (wrong,) = correct.too_far({"processor": processor, "GPU": found})
+        assert wrong.startswith(f"gradients, {kind}: ")
+
+
+def test_another_result_of_a_step_is_seen(monkeypatch):
+    """Of the values that four networks compute, the last is the GPU's: it forgets the tags."""
+    from bench import correct
+
+    computed, calls = correct.computed, []
+
+    def forgetful(data, net, batch, precision):
+        calls.append(precision)
+        if len(calls) > 3:
+            batch = batch | {"tags": torch.zeros_like(batch["tags"])}
+        return computed(data, net, batch, precision)
+
+    monkeypatch.setattr(correct, "computed", forgetful)
+    wrong = correct.too_far(correct.distances("narrow", "codecat", "cpu"))
+    assert any(what.startswith("logits, float32") for what in wrong)
+    assert any(what.startswith("gradients, float32") for what in wrong)
+
+
+def test_clips_of_noise_differ_and_take_little_memory():
+    clips = common.noise(common.Sizes(clips=1000, seconds=1))
+    assert clips.shape == (1000, 2, 48_000) and clips.nbytes == 192_000_000
+    first, last = np.lib.array_utils.byte_bounds(clips)
+    assert last - first < 3_000_000
+    assert (clips[7, 0, 997:] == clips[8, 0, :-997]).all()
+    assert abs(np.corrcoef(clips[7].ravel(), clips[8].ravel())[0, 1]) < 0.1
+
+
+def test_a_stand_in_is_called_by_nothing_but_imports(monkeypatch):
+    monkeypatch.setattr(bare, "PACKAGES", ("no_such_package",))
+    monkeypatch.delitem(sys.modules, "no_such_package", raising=False)
+    with bare.stand_ins():
+        import no_such_package
+        from no_such_package import decorated
+
+        assert decorated(len) is len and no_such_package.field(ge=1)
+    with pytest.raises(ModuleNotFoundError, match="no_such_package.io.read is needed"):
+        no_such_package.io.read("x.wav")
+
+
+def test_the_name_of_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4 (80GB)")
+    assert common.machine("cuda") == "nvidia-a100-sxm4-80gb"
 
 
 def test_committed_table_is_what_the_figures_give():

@@ -191,7 +191,8 @@ def connected(workers: int = 0, scheduler: str = "") -> Iterator[Client]:
 
 
 def _visible_gpus() -> list[str]:
-    count = torch.cuda.device_count()  # 0 where the variable is -1 or NoDevFiles
+    # cuda's: 0 where the variable is -1 or NoDevFiles; mps is one
+    count = torch.cuda.device_count() or int(torch.backends.mps.is_available())
     pinned = os.environ.get(PINNED)
     return (pinned.split(",") if pinned else [str(k) for k in range(count)])[:count]
 

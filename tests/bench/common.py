@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
+import torch
 
 RATE, CHANNELS = 48_000, 2
 Times = dict[str, dict[str, float]]
@@ -27,6 +27,7 @@ class Sizes:
     per_epoch: int = 72  # clips of the epoch that is timed
     rounds: int = 5
     workers: int = 2  # processes of the plain way's DataLoader
+    steps: int = 1  # training steps that are timed together
 
 
 TOY = Sizes(clips=4, seconds=1, crop=28_000, batch=2, whole=2, per_epoch=4, rounds=1, workers=0)
@@ -61,6 +62,8 @@ def side_by_side(
 
 def write_noise(folder: Path, sizes: Sizes) -> None:
     """Write 24-bit stereo clips, as TAU 2019's are."""
+    import soundfile  # here, since a GPU's machine may lack it
+
     noise = 0.1 * np.random.default_rng(0).standard_normal((sizes.seconds * RATE, CHANNELS))
     for number in range(sizes.clips):
         soundfile.write(
@@ -69,8 +72,19 @@ def write_noise(folder: Path, sizes: Sizes) -> None:
     os.sync()
 
 
-def machine() -> str:
-    """Name of this machine's processor and its number of cores."""
+def noise(sizes: Sizes) -> np.ndarray:
+    """Clips [clips, channels, samples], int16, in little memory: one noise, each from elsewhere."""
+    samples, apart = sizes.seconds * RATE, 997
+    rng = np.random.default_rng(0)
+    sound = 3000 * rng.standard_normal(apart * sizes.clips + CHANNELS * samples, "float32")
+    shape, strides = (sizes.clips, CHANNELS, samples), (2 * apart, 2 * samples, 2)
+    return np.lib.stride_tricks.as_strided(sound.astype("int16"), shape, strides, writeable=False)
+
+
+def machine(device: str = "cpu") -> str:
+    """Name of this machine's GPU, or of its processor and its number of cores."""
+    if device != "cpu":
+        return slug(torch.cuda.get_device_name(device))
     about = Path("/proc/cpuinfo")
     models = (
         re.findall(r"model name\s*: (.*)", about.read_text(encoding="utf-8"))
@@ -78,4 +92,9 @@ def machine() -> str:
         else []
     )
     name = models[0] if models else platform.machine()
-    return f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{os.cpu_count()}-cores"
+    return f"{slug(name)}-{os.cpu_count()}-cores"
+
+
+def slug(name: str) -> str:
+    """A name in lower-case letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
