@@ -91,6 +91,15 @@ class SceneCorpus:
         """Index into ``labels`` of every clip."""
         return np.searchsorted(self.labels, self.clips["scene_label"])
 
+    @property
+    def beds(self) -> pd.Series:
+        """Names of each clip's background recordings, joined by spaces; "" where not known."""
+        if self.composition is None:
+            return pd.Series("", self.clips.index)
+        beds = self.composition[self.composition["role"] == "bed"]
+        names = beds.groupby("filename")["recording"].agg(" ".join)
+        return self.clips["filename"].map(names).fillna("")
+
     def sounds_in(self, row: int) -> set[str]:
         """Tags of everything that was composed into a clip; empty where that is not known."""
         if self.composition is None:
