@@ -95,31 +95,28 @@ class Places:
         weights: np.ndarray | pd.Series | None = None,
         beds: np.ndarray | pd.Series | None = None,
     ):
-        self.index = np.unique(location, return_inverse=True)[1]  # [clips]
-        self.weights = np.ones(len(self.index)) if weights is None else np.asarray(weights)
-        clips = np.bincount(self.index, self.weights)
-        self.scale = clips.mean()
-        self.sizes = clips / self.scale  # [places], 1 on average
-        self.count = len(clips)
+        names, self.index = np.unique(location, return_inverse=True)  # [clips]
+        self.count = len(names)
+        weights = np.ones(len(self.index)) if weights is None else np.asarray(weights)
+        self.weights = weights * self.count / weights.sum()
+        self.sizes = np.bincount(self.index, self.weights)  # [places], 1 on average
         self.shared = None  # else, whether two places share a bed: [places, places]
-        if beds is not None:
-            names = pd.Series(np.asarray(beds, str), self.index).str.split().explode().dropna()
-            used = pd.crosstab(names.index, names).reindex(range(self.count), fill_value=0)
-            shared = (used.to_numpy() @ used.to_numpy().T > 0) | np.eye(self.count, dtype=bool)
-            if shared.sum() > self.count:
-                self.shared = shared.astype("float32")
-                centred = shared - shared.mean(0)
-                centred -= centred.mean(1, keepdims=True)
-                self.free = self.count - shared.sum() / self.count
-                self.df = self.free**2 / max(np.square(centred).sum(), 1e-9)
+        names = pd.Series("" if beds is None else np.asarray(beds, str), self.index).str.split()
+        used = pd.get_dummies(names.explode().dropna()).groupby(level=0).max()
+        used = used.reindex(range(self.count), fill_value=False).to_numpy("float32")
+        if (used.sum(0) > 1).any():
+            self.shared = np.maximum(used @ used.T > 0, np.eye(self.count)).astype("float32")
+            self.free = self.count - self.shared.sum() / self.count
+            centred = self.shared - self.shared.mean(0) - self.shared.mean(0)[:, None]
+            self.df = self.free**2 / max(np.square(centred + self.shared.mean()).sum(), 1e-9)
 
     def shares(self, values: np.ndarray) -> np.ndarray:
         """Sums of values [seeds, clips] by place, so scaled that their mean is that of all clips.
 
         [seeds, places]; where places have equally many clips, each place's mean.
         """
-        rows = [np.bincount(self.index, row * self.weights) for row in np.atleast_2d(values)]
-        return np.stack(rows) / self.scale
+        rows = np.atleast_2d(values) * self.weights
+        return np.stack([np.bincount(self.index, row) for row in rows])
 
     def estimate(self, *systems: np.ndarray) -> "Estimate":
         """The mean of one system, or the difference of two: ``shares`` [..., seeds, places].
@@ -129,25 +126,26 @@ class Places:
         the scatter of single answers. Where that leaves nothing of the seeds' part, it is dropped.
         The part of places counts products of deviations, too, of those that share a bed; where they
         are negative, which is chance, at most a fifth is taken off. Degrees of freedom are
-        Satterthwaite's. Variance and p are NaN where there is one place, or one bed for all.
+        Satterthwaite's. Error and p are NaN where there is one place, or one bed for all.
         """
         value, together, seeds, noise = 0.0, 0.0, 0.0, 0.0
+        pairs = self.count * (self.count - 1)
         for sign, shares in zip((1, -1), systems):
-            count = shares.shape[-2]
             means = shares.mean(-1)  # [..., seeds]
             apart = shares - self.sizes.astype(shares.dtype) * means[..., None]
             average = apart.mean(-2)  # [..., places]
             value = value + sign * means.mean(-1)
             together = together + sign * average
-            if count > 1 and self.count > 1:
+            count = shares.shape[-2]
+            if count > 1 and pairs:
                 of_seeds = means.var(-1, ddof=1) / count
                 single = np.square(apart - average[..., None, :]).sum((-2, -1))
-                single /= (count - 1) * count * self.count * (self.count - 1)
+                single /= (count - 1) * count * pairs
                 seeds = seeds + of_seeds - single
                 noise = noise + (of_seeds**2 + single**2 / (self.count - 1)) / (count - 1)
-        if self.count < 2 or (self.shared is not None and self.free < 1e-6):
+        if not pairs or (self.shared is not None and self.free < 1e-6):
             return Estimate(value, value * np.nan, value * np.nan)
-        places = np.square(together).sum(-1) / (self.count * (self.count - 1))
+        places = np.square(together).sum(-1) / pairs
         df = self.count - 1
         if self.shared is not None:
             alike = (together @ self.shared * together).sum(-1) / (self.count * self.free)
@@ -156,7 +154,7 @@ class Places:
         variance = places + np.maximum(seeds, 0)
         noise = places**2 / df + np.where(seeds > 0, noise, 0)
         df = np.divide(variance**2, noise, out=np.full_like(variance, np.inf), where=noise > 0)
-        return Estimate(value, variance, df)
+        return Estimate(value, np.sqrt(variance), df)
 
     def interval(self, values: np.ndarray) -> tuple[float, float]:
         """95 % interval of the mean of values [clips] or [seeds, clips], within their range.
@@ -165,7 +163,7 @@ class Places:
         Pearson, of so many places.
         """
         lowest, highest = np.min(values), np.max(values)
-        if self.count > 1 and lowest == highest and lowest in (0, 1):
+        if self.count > 1 and lowest == highest in (0, 1):
             edge = ((1 - LEVEL) / 2) ** (1 / self.count)
             return (edge, 1.0) if lowest else (0.0, 1 - edge)
         low, high = self.estimate(self.shares(values)).interval
@@ -174,19 +172,14 @@ class Places:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, or a difference of two, with its variance, and a t test of whether it is 0.
+    """A mean, or a difference of two, with its standard error and degrees of freedom.
 
-    Numbers, or arrays of one shape. NaN but for the value where there is one place.
+    Numbers, or arrays of one shape.
     """
 
     value: np.ndarray  # a share, -1 to 1
-    variance: np.ndarray
+    error: np.ndarray
     df: np.ndarray
-
-    @property
-    def error(self) -> np.ndarray:
-        """Standard error."""
-        return np.sqrt(self.variance)
 
     @property
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
@@ -196,10 +189,9 @@ class Estimate:
 
     @property
     def p(self) -> np.ndarray:
-        """Two-sided; 1 where nothing differs."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p = 2 * student.sf(np.abs(self.value) / self.error, self.df)
-        return np.where((self.value == 0) & (self.variance == 0), 1.0, p)
+        """Two-sided, of the t test of whether the value is 0; 1 where nothing differs."""
+        ratio = np.abs(self.value) / np.maximum(self.error, 1e-12)
+        return 2 * student.sf(ratio, self.df)
 
 
 def detectable(error: np.ndarray, df: np.ndarray, comparisons: int = 1) -> np.ndarray:

@@ -58,7 +58,7 @@ def test_components_of_places_and_seeds_by_hand():
     rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     by_place, by_seed = 4 * table.mean(0).var(ddof=1), 40 * table.mean(1).var(ddof=1)
     single = np.square(rest).sum() / (3 * 39)
-    assert found.variance == pytest.approx((by_place + by_seed - single) / 160)
+    assert found.error**2 == pytest.approx((by_place + by_seed - single) / 160)
     noise = by_place**2 / 39 + by_seed**2 / 3 + single**2 / (3 * 39)
     assert found.df == pytest.approx((by_place + by_seed - single) ** 2 / noise)
 
@@ -105,7 +105,7 @@ def test_places_of_different_sizes_weigh_as_their_clips_do():
     apart = (one - two)[0]
     assert found.value == pytest.approx(apart.mean())
     sums = np.bincount(location, apart - apart.mean())
-    assert found.variance == pytest.approx(30 / 29 * np.square(sums).sum() / len(location) ** 2)
+    assert found.error**2 == pytest.approx(30 / 29 * np.square(sums).sum() / len(location) ** 2)
 
 
 def test_places_that_all_share_one_bed_in_groups_count_as_so_many_groups():
@@ -170,7 +170,7 @@ def test_the_interval_excludes_zero_where_p_is_under_5_percent(one, two, clips, 
         assert len(set(location)) == 1 or stats.Places(location, beds=beds).free < 1e-6
         return
     assert (back.value, float(back.p)) == pytest.approx((-found.value, float(found.p)))
-    assert 0 <= found.p <= 1 and found.variance >= 0
+    assert 0 <= found.p <= 1 and found.error**2 >= 0
     low, high = found.interval
     assert low <= found.value <= high
     if abs(found.p - 0.05) > 1e-9:

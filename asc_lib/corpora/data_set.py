@@ -96,9 +96,8 @@ class SceneCorpus:
         """Names of each clip's background recordings, joined by spaces; "" where not known."""
         if self.composition is None:
             return pd.Series("", self.clips.index)
-        beds = self.composition[self.composition["role"] == "bed"]
-        names = beds.groupby("filename")["recording"].agg(" ".join)
-        return self.clips["filename"].map(names).fillna("")
+        beds = self.composition.query("role == 'bed'").groupby("filename")["recording"]
+        return self.clips["filename"].map(beds.agg(" ".join)).fillna("")
 
     def sounds_in(self, row: int) -> set[str]:
         """Tags of everything that was composed into a clip; empty where that is not known."""

@@ -289,7 +289,8 @@ class Results:
     def contrasts(self) -> pd.DataFrame:
         """What the tags' information does: each system against itself with other tags.
 
-        One row for every other source of tags; columns as in ``measured``.
+        One row for every other source of tags; columns as in ``measured``. ``n_parameters`` and
+        ``n_against`` differ where the other source has another number of tags.
         """
         own = {
             (kind.title, kind.changed, kind.data): kind
@@ -306,6 +307,8 @@ class Results:
                         "system": system,
                         "tags": "tagger",
                         "against": runs.tags,
+                        "n_parameters": self.systems[same].records[0]["n_parameters"],
+                        "n_against": runs.records[0]["n_parameters"],
                         **UNTESTED,
                         **self._compared(same, kind),
                     }
