@@ -1,4 +1,5 @@
-"""The commands of ``asc``: data, tags, sweep, tables, paper, probe, tune, predict, export.
+"""The commands of ``asc``: data, tags, sweep, tables, paper, probe, tune, simulate, predict and
+export.
 
 Each imports what it needs: torch alone takes a second, and most commands do without much else.
 """
@@ -332,6 +333,16 @@ def tune_(
         with written_whole(folder / "tune_length.png") as picture:
             plots.curves(points).savefig(picture, dpi=120)
     print(readable.markdown(tune.summary(points)))
+
+
+@app.command("simulate")
+def simulate_() -> None:
+    """Simulate how often tests find a difference that is not there: false_alarms.csv."""
+    from .runs import false_alarms, readable
+
+    table = false_alarms.table()
+    write_text(results_root() / "false_alarms.csv", table.to_csv(float_format="%.2f"))
+    print(readable.markdown(table.round(2)))
 
 
 @app.command("tags")

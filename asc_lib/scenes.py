@@ -221,7 +221,12 @@ class SceneData:
         return (
             self.corpus.clips.iloc[others][["filename", "scene_label", "city", "location", "split"]]
             .reset_index(drop=True)
-            .assign(truth=self.targets("test", "unused"), **found, predicted=found[back_end])
+            .assign(
+                beds=self.corpus.beds.to_numpy()[others],
+                truth=self.targets("test", "unused"),
+                **found,
+                predicted=found[back_end],
+            )
         )
 
     def fitted(self, name: str, codes: np.ndarray) -> ClassifierMixin:

@@ -1,23 +1,26 @@
 """Accuracy and lwlrap with intervals and paired tests, for clips that share places and networks.
 
-The clips of one place are not independent, nor are the answers of one network. A system's outcome
-is an array ``correct`` [seeds, clips] of 0 and 1. The bootstraps draw places, with all their clips,
-and, where there are several seeds, seeds too: what would other places and another training give?
+The clips of one place are not independent, nor are the answers of one network, nor places with a
+background recording in common. A system's outcome is an array ``correct`` [seeds, clips] of 0 and
+1. Variances are those of places and, where there are several seeds, of seeds: what would other
+places and another training give? `asc simulate` says how often the tests are wrong.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+from scipy.special import nctdtrinc
 from scipy.stats import binomtest
+from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import label_ranking_average_precision_score
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-DRAWS = 10_000
 LEVEL = 0.95
-POWER = 1.96 + 0.84  # standard errors for a power of 80 % at 5 %, two-sided
+POWER = 0.8
 
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -79,83 +82,125 @@ def lwlrap_by_chance(
     return float(np.mean([lwlrap(targets, rng.permutation(scores)) for _ in range(draws)]))
 
 
-def interval(
-    values: np.ndarray, places: np.ndarray, weights: np.ndarray | None = None
-) -> tuple[float, float]:
-    """95 % interval of a mean over clips: ``bootstrap`` of ``values`` [clips] over places."""
-    draws = bootstrap([np.asarray(values)[None]], places, weights)[0]
-    return middle(draws, len(np.unique(places)))
+class Places:
+    """The places of test clips: what is drawn, beside seeds, and what some of them share.
 
-
-def middle(draws: np.ndarray, places: int = 0) -> tuple[float, float]:
-    """The middle 95 % of bootstrap draws of a share.
-
-    Where all clips are right, or all wrong, draws do not differ: the exact interval of Clopper and
-    Pearson, of so many ``places``.
+    ``location``, ``weights`` (1 unless given) and ``beds`` (names of background recordings, joined
+    by spaces; none unless given): of every clip.
     """
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    if places > 1 and low == high in (0, 1):
-        edge = ((1 - LEVEL) / 2) ** (1 / places)
-        return (edge, 1.0) if low else (0.0, 1 - edge)
-    return float(low), float(high)
+
+    def __init__(
+        self,
+        location: np.ndarray | pd.Series,
+        weights: np.ndarray | pd.Series | None = None,
+        beds: np.ndarray | pd.Series | None = None,
+    ):
+        names, self.index = np.unique(location, return_inverse=True)  # [clips]
+        self.count = len(names)
+        weights = np.ones(len(self.index)) if weights is None else np.asarray(weights)
+        self.weights = weights * self.count / weights.sum()
+        self.sizes = np.bincount(self.index, self.weights)  # [places], 1 on average
+        self.shared = None  # else, whether two places share a bed: [places, places]
+        names = pd.Series("" if beds is None else np.asarray(beds, str), self.index).str.split()
+        used = pd.get_dummies(names.explode().dropna()).groupby(level=0).max()
+        used = used.reindex(range(self.count), fill_value=False).to_numpy("float32")
+        if (used.sum(0) > 1).any():
+            self.shared = np.maximum(used @ used.T > 0, np.eye(self.count)).astype("float32")
+            self.free = self.count - self.shared.sum() / self.count
+            centred = self.shared - self.shared.mean(0) - self.shared.mean(0)[:, None]
+            self.df = self.free**2 / max(np.square(centred + self.shared.mean()).sum(), 1e-9)
+
+    def shares(self, values: np.ndarray) -> np.ndarray:
+        """Sums of values [seeds, clips] by place, so scaled that their mean is that of all clips.
+
+        [seeds, places]; where places have equally many clips, each place's mean.
+        """
+        rows = np.atleast_2d(values) * self.weights
+        return np.stack([np.bincount(self.index, row) for row in rows])
+
+    def estimate(self, *systems: np.ndarray) -> "Estimate":
+        """The mean of one system, or the difference of two: ``shares`` [..., seeds, places].
+
+        Its variance has a part of places (of the mean over seeds, or the difference, in each) and,
+        for every system with several seeds, one of seeds (of their means), less what both count:
+        the scatter of single answers. Where that leaves nothing of the seeds' part, it is dropped.
+        The part of places counts products of deviations, too, of those that share a bed; where they
+        are negative, which is chance, at most a fifth is taken off. Degrees of freedom are
+        Satterthwaite's. Error and p are NaN where there is one place, or one bed for all.
+        """
+        value, together, seeds, noise = 0.0, 0.0, 0.0, 0.0
+        pairs = self.count * (self.count - 1)
+        for sign, shares in zip((1, -1), systems):
+            means = shares.mean(-1)  # [..., seeds]
+            apart = shares - self.sizes.astype(shares.dtype) * means[..., None]
+            average = apart.mean(-2)  # [..., places]
+            value = value + sign * means.mean(-1)
+            together = together + sign * average
+            count = shares.shape[-2]
+            if count > 1 and pairs:
+                of_seeds = means.var(-1, ddof=1) / count
+                single = np.square(apart - average[..., None, :]).sum((-2, -1))
+                single /= (count - 1) * count * pairs
+                seeds = seeds + of_seeds - single
+                noise = noise + (of_seeds**2 + single**2 / (self.count - 1)) / (count - 1)
+        if not pairs or (self.shared is not None and self.free < 1e-6):
+            return Estimate(value, value * np.nan, value * np.nan)
+        places = np.square(together).sum(-1) / pairs
+        df = self.count - 1
+        if self.shared is not None:
+            alike = (together @ self.shared * together).sum(-1) / (self.count * self.free)
+            df = np.where(alike > places, self.df, df)
+            places = np.maximum(alike, 0.8 * places)
+        variance = places + np.maximum(seeds, 0)
+        noise = places**2 / df + np.where(seeds > 0, noise, 0)
+        df = np.divide(variance**2, noise, out=np.full_like(variance, np.inf), where=noise > 0)
+        return Estimate(value, np.sqrt(variance), df)
+
+    def interval(self, values: np.ndarray) -> tuple[float, float]:
+        """95 % interval of the mean of values [clips] or [seeds, clips], within their range.
+
+        Where all clips are right, or all wrong, nothing varies: the exact interval of Clopper and
+        Pearson, of so many places.
+        """
+        lowest, highest = np.min(values), np.max(values)
+        if self.count > 1 and lowest == highest in (0, 1):
+            edge = ((1 - LEVEL) / 2) ** (1 / self.count)
+            return (edge, 1.0) if lowest else (0.0, 1 - edge)
+        low, high = self.estimate(self.shares(values)).interval
+        return float(max(low, lowest)), float(min(high, highest))
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A system against another, on the same clips. Shares, 0 to 1; NaN with one place only."""
+class Estimate:
+    """A mean, or a difference of two, with its standard error and degrees of freedom.
 
-    difference: float
-    interval: tuple[float, float]  # 95 %
-    p: float  # bootstrap over places and seeds, two-sided
-    detectable: float  # the smallest difference that had an 80 % chance to be found
-    mcnemar: float  # p by clip, each by the majority of its seeds; assumes independent clips
-
-
-def bootstrap(
-    systems: list[np.ndarray], places: np.ndarray, weights: np.ndarray | None = None, seed: int = 0
-) -> np.ndarray:
-    """Accuracies [systems, draws] in ``DRAWS`` draws of places and of each system's seeds.
-
-    The places drawn are the same for all systems. ``systems``: ``correct`` [seeds, clips] of each;
-    ``places`` and ``weights``: of every clip. NaN where there is one place only. Of n seeds n - 1
-    are drawn, which gives the mean's variance without bias; a single seed says nothing of other
-    trainings.
+    Numbers, or arrays of one shape.
     """
-    rng = np.random.default_rng(seed)
-    names, place = np.unique(places, return_inverse=True)
-    if len(names) < 2:
-        return np.full((len(systems), DRAWS), np.nan)
-    weights = np.ones(len(place)) if weights is None else weights
-    equal = [1 / len(names)] * len(names)
-    drawn = rng.multinomial(len(names), equal, size=DRAWS).astype(float)  # [draws, places]
-    clips = drawn @ np.bincount(place, weights)
-    draws = []
-    for correct in systems:
-        right = np.stack([np.bincount(place, row * weights) for row in correct])  # [seeds, places]
-        count = max(len(correct) - 1, 1)
-        equal = [1 / len(correct)] * len(correct)
-        seeds = rng.multinomial(count, equal, size=DRAWS) / count  # shares [draws, seeds]
-        draws.append(np.einsum("ds,sp,dp->d", seeds, right, drawn, optimize=True) / clips)
-    return np.stack(draws)
+
+    value: np.ndarray  # a share, -1 to 1
+    error: np.ndarray
+    df: np.ndarray
+
+    @property
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """95 %; it excludes 0 where ``p`` is under 0.05."""
+        half = student.ppf((1 + LEVEL) / 2, self.df) * self.error
+        return self.value - half, self.value + half
+
+    @property
+    def p(self) -> np.ndarray:
+        """Two-sided, of the t test of whether the value is 0; 1 where nothing differs."""
+        ratio = np.abs(self.value) / np.maximum(self.error, 1e-12)
+        return 2 * student.sf(ratio, self.df)
 
 
-def compare(
-    system: np.ndarray, other: np.ndarray, draws: np.ndarray, other_draws: np.ndarray
-) -> Comparison:
-    """How a system differs from another: both ``correct`` [seeds, clips], and their draws.
+def detectable(error: np.ndarray, df: np.ndarray, comparisons: int = 1) -> np.ndarray:
+    """The smallest difference that has an 80 % chance to be found at 5 %.
 
-    The test asks how often draws lie as far from the measured difference as that lies from zero.
+    Of several ``comparisons``, at the level that Holm's method asks of the first.
     """
-    difference = float(system.mean() - other.mean())
-    apart = draws - other_draws
-    extreme = np.abs(apart - difference) >= abs(difference) - 1e-12
-    return Comparison(
-        difference,
-        interval=middle(apart),
-        p=np.nan if np.isnan(apart).any() else float((1 + extreme.sum()) / (1 + DRAWS)),
-        detectable=float(POWER * apart.std()),
-        mcnemar=mcnemar(system, other),
-    )
+    level = (1 - LEVEL) / max(comparisons, 1)
+    return nctdtrinc(df, 1 - POWER, student.ppf(1 - level / 2, df)) * error
 
 
 def mcnemar(system: np.ndarray, other: np.ndarray) -> float:

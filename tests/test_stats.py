@@ -1,49 +1,89 @@
 """Statistics against known answers: scipy's tests, counts done by hand, degenerate cases."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from asc_lib import stats
+from asc_lib.files import REPOSITORY
+from asc_lib.runs import false_alarms
 
 
 def outcome(rng, share, seeds=1, clips=600):
     return (rng.random((seeds, clips)) < share).astype(float)
 
 
-def compared(one, two, places):
-    return stats.compare(one, two, *stats.bootstrap([one, two], places))
+def compared(one, two, location, beds=None):
+    places = stats.Places(location, beds=beds)
+    return places.estimate(places.shares(one), places.shares(two))
 
 
-def test_one_clip_per_place_is_the_textbook_case():
+def interval(values, location, weights=None):
+    return stats.Places(location, weights).interval(values)
+
+
+def test_one_clip_per_place_and_one_seed_is_the_paired_t_test():
     rng = np.random.default_rng(0)
     one, two = outcome(rng, 0.62), outcome(rng, 0.55)
     found = compared(one, two, np.arange(600))
     known = scipy_stats.ttest_rel(one[0], two[0])
-    assert found.difference == pytest.approx(one.mean() - two.mean())
-    assert found.p == pytest.approx(known.pvalue, rel=0.25)
-    assert found.interval == pytest.approx(tuple(known.confidence_interval()), abs=0.006)
-    error = (one[0] - two[0]).std(ddof=1) / np.sqrt(600)
-    assert found.detectable == pytest.approx(2.8 * error, rel=0.03)
-    low, high = stats.middle(stats.bootstrap([one], np.arange(600))[0])
-    assert (low + high) / 2 == pytest.approx(one.mean(), abs=0.003)
-    assert high - low == pytest.approx(2 * 1.96 * one[0].std() / np.sqrt(600), rel=0.04)
+    assert found.value == pytest.approx(one.mean() - two.mean())
+    assert found.p == pytest.approx(known.pvalue)
+    assert found.interval == pytest.approx(tuple(known.confidence_interval()))
+    alone = scipy_stats.ttest_1samp(one[0], 0).confidence_interval()
+    assert interval(one[0], np.arange(600)) == pytest.approx(tuple(alone))
+
+
+@pytest.mark.parametrize("seeds", [(5, 5), (3, 6), (5, 2)])
+def test_where_only_seeds_differ_it_is_welchs_t_test(seeds):
+    """Every clip of a seed is right, or wrong, to the same share."""
+    rng = np.random.default_rng(1)
+    one, two = (np.repeat(rng.random((count, 1)), 50, 1) for count in seeds)
+    found = compared(one, two, np.arange(50))
+    known = scipy_stats.ttest_ind(one[:, 0], two[:, 0], equal_var=False)
+    assert (found.p, found.df) == pytest.approx((known.pvalue, known.df))
+    assert stats.Places(np.arange(50)).interval(one)[0] == one.min()  # within what is possible
+
+
+def test_components_of_places_and_seeds_by_hand():
+    """A balanced table, places crossed with seeds: the mean squares of its analysis of variance."""
+    rng = np.random.default_rng(2)
+    effects = rng.normal(0, 0.3, (1, 40)), rng.normal(0, 0.1, (4, 1)), rng.normal(0, 0.2, (4, 40))
+    table = sum(effects)
+    places = stats.Places(np.arange(40))
+    found = places.estimate(table)
+    rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    by_place, by_seed = 4 * table.mean(0).var(ddof=1), 40 * table.mean(1).var(ddof=1)
+    single = np.square(rest).sum() / (3 * 39)
+    assert found.error**2 == pytest.approx((by_place + by_seed - single) / 160)
+    noise = by_place**2 / 39 + by_seed**2 / 3 + single**2 / (3 * 39)
+    assert found.df == pytest.approx((by_place + by_seed - single) ** 2 / noise)
+
+
+def test_seeds_that_agree_too_well_leave_the_paired_test_of_means():
+    rng = np.random.default_rng(3)
+    rest = rng.normal(0, 0.2, (2, 5, 60))
+    rest -= rest.mean(2, keepdims=True)  # every seed has the same mean
+    found = compared(rest[0] + 0.55, rest[1] + 0.5, np.arange(60))
+    known = scipy_stats.ttest_rel(rest[0].mean(0) + 0.55, rest[1].mean(0) + 0.5)
+    assert (found.p, found.df) == pytest.approx((known.pvalue, 59))
 
 
 def test_clips_of_a_place_that_all_agree_count_as_one():
     rng = np.random.default_rng(1)
     by_place = outcome(rng, 0.6, clips=60)
-    alone = stats.interval(by_place[0], np.arange(60))
-    ten_fold = stats.interval(np.repeat(by_place[0], 10), np.repeat(np.arange(60), 10))
+    alone = interval(by_place[0], np.arange(60))
+    ten_fold = interval(np.repeat(by_place[0], 10), np.repeat(np.arange(60), 10))
     assert ten_fold == pytest.approx(alone, abs=1e-9)
 
 
-def test_the_interval_draws_whole_places():
+def test_the_interval_is_that_of_whole_places():
     correct = np.repeat([0.0, 1.0], 500)
-    by_clip = stats.interval(correct, np.arange(1000))
-    by_place = stats.interval(correct, np.repeat(np.arange(10), 100))
+    by_clip = interval(correct, np.arange(1000))
+    by_place = interval(correct, np.repeat(np.arange(10), 100))
     assert by_clip[1] - by_clip[0] < 0.1 < 0.4 < by_place[1] - by_place[0]
 
 
@@ -51,48 +91,100 @@ def test_weights_count_as_so_many_clips():
     rng = np.random.default_rng(7)
     values, places, weights = rng.random(90), np.arange(90) // 3, rng.integers(1, 5, 90)
     repeated = [np.repeat(each, weights) for each in (values, places)]
-    weighted = stats.interval(values, places, weights)
-    assert weighted == pytest.approx(stats.interval(*repeated), abs=1e-9)
-    assert weighted != pytest.approx(stats.interval(values, places), abs=1e-3)
-
-
-def test_seeds_are_drawn_too():
-    """Every clip of a seed is right, or wrong: all that varies is the seed."""
-    shares = np.array([0, 1, 1, 0, 1, 1.0])
-    draws = stats.bootstrap([np.repeat(shares[:, None], 50, 1)], np.arange(50))[0]
-    assert draws.std() == pytest.approx(shares.std(ddof=1) / np.sqrt(6), rel=0.03)
-    one_seed = stats.bootstrap([np.ones((1, 50))], np.arange(50))[0]
-    assert (one_seed == 1).all()
+    weighted = interval(values, places, weights)
+    assert weighted == pytest.approx(interval(*repeated), abs=1e-9)
+    assert weighted != pytest.approx(interval(values, places), abs=1e-3)
 
 
 def test_places_of_different_sizes_weigh_as_their_clips_do():
-    correct, places = np.array([[1, 1, 1, 0]]), np.array(["a", "a", "a", "b"])
-    draws = stats.bootstrap([correct], places)[0]
-    assert set(draws) == {0.0, 0.75, 1.0}  # twice b, each once, twice a
-    assert [(draws == value).mean() for value in (0.0, 0.75, 1.0)] == pytest.approx(
-        [0.25, 0.5, 0.25], abs=0.02
-    )
+    """The variance of a ratio: deviations from the mean, times the clips of their place."""
+    rng = np.random.default_rng(8)
+    location = np.repeat(np.arange(30), rng.integers(1, 9, 30))
+    one, two = (outcome(rng, 0.6, 1, len(location)) for _ in range(2))
+    found = compared(one, two, location)
+    apart = (one - two)[0]
+    assert found.value == pytest.approx(apart.mean())
+    sums = np.bincount(location, apart - apart.mean())
+    assert found.error**2 == pytest.approx(30 / 29 * np.square(sums).sum() / len(location) ** 2)
+
+
+def test_places_that_all_share_one_bed_in_groups_count_as_so_many_groups():
+    rng = np.random.default_rng(9)
+    one, two = (rng.random((1, 12)).repeat(5, 1) for _ in range(2))
+    beds = np.char.add("bed", np.repeat(np.arange(12), 5).astype(str))
+    found = compared(one, two, np.arange(60), beds)
+    known = scipy_stats.ttest_rel(one[0, ::5], two[0, ::5])
+    assert (found.p, found.df) == pytest.approx((known.pvalue, 11), rel=1e-4)
+    own = np.char.add("bed", np.arange(60).astype(str))
+    alone = compared(one, two, np.arange(60))
+    assert compared(one, two, np.arange(60), own).p == alone.p < found.p
+    assert compared(one, two, np.arange(60), np.full(60, "")).p == alone.p
+
+
+def test_a_place_with_two_beds_is_close_to_the_places_of_both():
+    beds = ["a b", "b c", "c d", "e", "e", "f"]
+    shared = stats.Places(np.arange(6), beds=beds).shared
+    assert [sorted(np.flatnonzero(row)) for row in shared] == [
+        *([0, 1], [0, 1, 2], [1, 2]),
+        *([3, 4], [3, 4], [5]),
+    ]
+    clips = ["a", "b", "b", "c"]  # of two clips in a place, each with a bed of its own
+    assert stats.Places([0, 0, 1, 1], beds=clips).shared.all()
 
 
 def test_nothing_to_tell_apart():
     same = outcome(np.random.default_rng(2), 0.5, seeds=1)
     found = compared(same, same, np.arange(600))
-    assert (found.difference, found.interval, found.p, found.mcnemar) == (0, (0, 0), 1.0, 1.0)
+    assert (found.value, found.interval, found.p) == (0, (0, 0), 1.0)
+    assert stats.mcnemar(same, same) == 1.0
 
 
-def test_one_place_leaves_no_interval():
+@pytest.mark.parametrize("places, beds", [([0] * 600, None), (range(600), ["one"] * 600)])
+def test_one_place_or_one_bed_leaves_no_interval(places, beds):
     rng = np.random.default_rng(3)
-    found = compared(outcome(rng, 0.9), outcome(rng, 0.1), np.zeros(600))
-    assert found.difference > 0.7
-    assert np.isnan([*found.interval, found.p, found.detectable]).all()
+    found = compared(outcome(rng, 0.9, 5), outcome(rng, 0.1, 5), np.array(places), beds)
+    assert found.value > 0.7
+    assert np.isnan([*found.interval, found.p, stats.detectable(found.error, found.df)]).all()
 
 
 def test_where_all_are_right_the_interval_is_the_exact_one():
     exact = scipy_stats.binomtest(7, 7).proportion_ci()  # Clopper and Pearson
-    low, high = stats.interval(np.ones(14, bool), np.repeat(np.arange(7), 2))  # seven places
+    low, high = interval(np.ones(14, bool), np.repeat(np.arange(7), 2))  # seven places
     assert (low, high) == pytest.approx((exact.low, exact.high))
-    low, high = stats.interval(np.zeros(7, bool), np.arange(7))
+    low, high = interval(np.zeros(7, bool), np.arange(7))
     assert (low, high) == pytest.approx((0, 1 - exact.low))
+    assert interval(np.arange(14) > 0, np.arange(14))[1] == 1
+
+
+@settings(max_examples=50)
+@given(
+    st.integers(1, 5), st.integers(1, 5), st.integers(2, 40), st.floats(0, 1), st.integers(0, 999)
+)
+def test_the_interval_excludes_zero_where_p_is_under_5_percent(one, two, clips, share, seed):
+    rng = np.random.default_rng(seed)
+    pair = outcome(rng, share, one, clips), outcome(rng, 0.5, two, clips)
+    location = rng.integers(0, 20, clips)
+    beds = rng.choice(["", "a", "b c", "c", "d", "e"], clips)
+    found, back = compared(*pair, location, beds), compared(*pair[::-1], location, beds)
+    if np.isnan(found.p):
+        assert len(set(location)) == 1 or stats.Places(location, beds=beds).free < 1e-6
+        return
+    assert (back.value, float(back.p)) == pytest.approx((-found.value, float(found.p)))
+    assert 0 <= found.p <= 1 and found.error**2 >= 0
+    low, high = found.interval
+    assert low <= found.value <= high
+    if abs(found.p - 0.05) > 1e-9:
+        assert (found.p < 0.05) == (low > 0 or high < 0)
+
+
+def test_detectable_is_found_four_times_in_five():
+    """The power of the t test, by the noncentral t distribution."""
+    for df, comparisons in ((8, 1), (8, 11), (359, 1), (359, 11)):
+        size = stats.detectable(np.array(1.0), np.array(df), comparisons)
+        critical = scipy_stats.t.ppf(1 - 0.025 / comparisons, df)
+        assert scipy_stats.nct.sf(critical, df, size) == pytest.approx(0.8)
+    ratio = stats.detectable(1.0, 1e9, 11) / stats.detectable(1.0, 1e9)
+    assert ratio == pytest.approx(1.31, abs=0.005)
 
 
 def test_a_linear_probe_of_labels_with_few_places():
@@ -106,16 +198,33 @@ def test_a_linear_probe_of_labels_with_few_places():
 
 def test_false_alarms_are_as_rare_as_promised():
     """Two equally good systems; the ten clips of each place mostly go right or wrong together."""
-    rng, alarms = np.random.default_rng(4), 0
-    places = np.repeat(np.arange(30), 10)
-    for _ in range(200):
-        hard = rng.beta(1, 1, 30)[places]
-        one, two = (
-            (rng.random((1, 300)) < np.clip(hard + rng.normal(0, 0.2, 30)[places], 0, 1)) * 1.0
-            for _ in range(2)
-        )
-        alarms += compared(one, two, places).p < 0.05
-    assert 2 <= alarms <= 22  # 10 expected; this test would raise one in a hundred times at 20
+    rng = np.random.default_rng(4)
+    places = stats.Places(np.repeat(np.arange(30), 10))
+    hard = rng.beta(1, 1, (1000, 1, 30))
+    chances = np.clip(hard + rng.normal(0, 0.2, (2, 1000, 1, 30)), 0, 1)
+    one, two = rng.binomial(10, chances) / 10
+    assert 30 <= np.sum(places.estimate(one, two).p < 0.05) <= 70  # 50 expected, deviation 7
+
+
+@pytest.mark.parametrize("scenario", [24, 26, 30])
+def test_simulated_false_alarms_are_those_of_the_committed_table(scenario):
+    """Five seeds: 2 points, without beds and with 15 points of them; 10 points."""
+    committed = pd.read_csv(REPOSITORY / "results" / "false_alarms.csv")
+    row, found = committed.iloc[scenario], false_alarms.simulate(scenario, draws=4000)
+    assert row["seeds"] == 5 and str(row["of beds"]) == found["of beds"]
+    for column in ("false alarms at 5 %", "at 5 %, without beds", "covered"):
+        spread = np.sqrt(row[column] * (100 - row[column]) / 4000)
+        assert abs(found[column] - row[column]) < 3.5 * spread, column
+
+
+def test_the_committed_false_alarms_keep_their_bounds():
+    table = pd.read_csv(REPOSITORY / "results" / "false_alarms.csv")
+    assert len(table) == len(false_alarms.SCENARIOS)
+    five = table[table["seeds"] == 5]
+    assert five["false alarms at 5 %"].between(4, 6).all() and len(five) == 12
+    equal = five[~five["deviation of seeds"].astype(str).str.contains("and")]
+    assert equal["at 0.45 %"].between(0.3, 0.55).all() and len(equal) == 9
+    assert five["covered"].between(94, 96).all()
 
 
 def test_mcnemar_by_hand():
@@ -143,15 +252,11 @@ def test_mcnemar_does_not_compare_a_majority_with_a_single_training():
 
 def test_with_two_seeds_false_alarms_are_not_many():
     """Two equally good systems, whose trainings differ by 8 points, at 60 places of two clips."""
-    rng, alarms = np.random.default_rng(6), 0
-    places = np.repeat(np.arange(60), 2)
-    for _ in range(100):
-        hard = rng.normal(0.6, 0.2, 60)[places]
-        one, two = (
-            (rng.random((2, 120)) < hard + rng.normal(0, 0.08, (2, 1))) * 1.0 for _ in range(2)
-        )
-        alarms += compared(one, two, places).p < 0.05
-    assert alarms <= 5  # 5 are promised; drawing two of two seeds gives 8
+    rng = np.random.default_rng(6)
+    hard = rng.normal(0.6, 0.2, (1000, 1, 60))
+    chances = np.clip(hard + rng.normal(0, 0.08, (2, 1000, 2, 1)), 0, 1)
+    one, two = rng.binomial(2, chances) / 2
+    assert 15 <= np.sum(stats.Places(np.arange(60)).estimate(one, two).p < 0.05) <= 60
 
 
 def test_holm_by_hand():

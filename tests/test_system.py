@@ -80,7 +80,7 @@ def test_the_card_says_what_it_is(saved):
     card = (saved.folder / "README.md").read_text()
     assert "| system | attention, heads 2, layers 1 |" in card and "clips of 1 s" in card
     assert (
-        "nothing chosen on them; 95 %, bootstrap over locations" in card
+        "nothing chosen on them; 95 %, over locations" in card
         and "no figure here is a result on TAU" in card
     )
 

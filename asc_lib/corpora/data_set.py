@@ -91,6 +91,14 @@ class SceneCorpus:
         """Index into ``labels`` of every clip."""
         return np.searchsorted(self.labels, self.clips["scene_label"])
 
+    @property
+    def beds(self) -> pd.Series:
+        """Names of each clip's background recordings, joined by spaces; "" where not known."""
+        if self.composition is None:
+            return pd.Series("", self.clips.index)
+        beds = self.composition.query("role == 'bed'").groupby("filename")["recording"]
+        return self.clips["filename"].map(beds.agg(" ".join)).fillna("")
+
     def sounds_in(self, row: int) -> set[str]:
         """Tags of everything that was composed into a clip; empty where that is not known."""
         if self.composition is None:

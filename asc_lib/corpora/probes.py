@@ -59,7 +59,8 @@ def told(corpus: SceneCorpus, waveforms: Store) -> pd.DataFrame:
         f"peaks of the spectrum, {LOW[0]} to {LOW[1]} Hz": named(peaks, corpus),
         "true events": stats.linear_probe(events(corpus), corpus.targets(), *rows, places),
     }
-    intervals = {name: stats.interval(right, places.iloc[rows[1]]) for name, right in found.items()}
+    test = stats.Places(places.iloc[rows[1]], beds=corpus.beds.iloc[rows[1]])
+    intervals = {name: test.interval(right) for name, right in found.items()}
     return pd.DataFrame(
         {
             "accuracy": {name: right.mean() for name, right in found.items()},

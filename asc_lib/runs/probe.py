@@ -37,7 +37,8 @@ def tags_alone(data: str) -> pd.DataFrame:
             continue
         clips = pd.concat(right)
         share = 100 * clips["right"].mean()
-        low, high = stats.interval(clips["right"].to_numpy(), clips["location"])
+        places = stats.Places(clips["location"], beds=clips["beds"])
+        low, high = places.interval(clips["right"].to_numpy())
         heard = tagger_training.on_scenes(corpus, vectors)
         found[source] = {
             "tags": len(vectors.names),
@@ -50,12 +51,13 @@ def tags_alone(data: str) -> pd.DataFrame:
 
 
 def _right(corpus: SceneCorpus, vectors: TagVectors) -> pd.DataFrame:
-    """Whether the probe is right, and the location, of each test clip."""
+    """Whether the probe is right, the location and the beds of each test clip."""
     test = corpus.rows("test")
     places = corpus.clips["location"]
     features = np.sqrt(vectors.clips)
     right = stats.linear_probe(features, corpus.targets(), corpus.rows("train"), test, places)
-    return pd.DataFrame({"right": right, "location": places.to_numpy()[test]})
+    beds = corpus.beds.to_numpy()[test]
+    return pd.DataFrame({"right": right, "location": places.to_numpy()[test], "beds": beds})
 
 
 def _lwlrap(found: dict) -> str:

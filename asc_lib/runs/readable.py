@@ -65,6 +65,8 @@ def contrasts(table: pd.DataFrame) -> pd.DataFrame:
             "difference [95 %]": spans(table, *GAIN, sign="+"),
             "p (Holm)": _p_values(table["p_holm"]),
             "detectable": _texts(table["detectable"]),
+            "parameters": _texts(table["n_parameters"], ","),
+            "parameters against": _texts(table["n_against"], ","),
         }
     )
 

@@ -31,12 +31,12 @@ from ..scene_net import SceneNet, multiply_adds, n_parameters
 from ..scenes import PAPERS, BackEnd, SceneData, accuracies, test_sets
 from ..schemas import SceneRecord, TaggerRecord, read_json, validated
 from ..settings import Settings
-from ..stats import accuracy, interval
+from ..stats import Places, accuracy
 from ..tags.tag_data import SUPERVISION
 from ..tags.tagger_training import TrainedTagger
 from ..tags.windows import TagVectors
 
-SCENE_COLUMNS = ["filename", "location", "city", "split", "truth", "predicted", "softmax"]
+SCENE_COLUMNS = ["filename", "location", "city", "beds", "split", "truth", "predicted", "softmax"]
 TAG_COLUMNS = ["fname", "recording", "labels", "lrap", "lrap_stage_1", "top"]
 VERSION = 3  # raised when a change of the code changes what a run gives
 
@@ -99,7 +99,7 @@ def summary(evaluated: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
     """Figures on both test sets.
 
     ``accuracy``: last epoch, back-end fixed beforehand, nothing chosen on test clips; ``interval``:
-    95 %, bootstrap over locations; ``balanced_accuracy``: the mean over scenes.
+    95 %, over locations; ``balanced_accuracy``: the mean over scenes.
     ``accuracy_paper_protocol``: the best of the evaluated epochs and both kernels, chosen on these
     clips.
     """
@@ -115,7 +115,7 @@ def summary(evaluated: pd.DataFrame, history: pd.DataFrame) -> dict[str, dict]:
             "balanced_accuracy": float(
                 pd.Series(correct).groupby(list(part["truth"])).mean().mean()
             ),
-            "interval": interval(correct, part["location"]),
+            "interval": Places(part["location"], beds=part["beds"]).interval(correct),
             "accuracy_by_kernel": {
                 name: accuracy(part["truth"], part[name]) for name in back_ends.KERNELS
             },
@@ -284,16 +284,16 @@ def read_records(data: str, root: Path | None = None) -> list[dict]:
 
 
 def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFrame:
-    """The evaluated clips of a run: filename, location, city, split, truth, predicted and softmax.
+    """The evaluated clips of a run: ``SCENE_COLUMNS``, of a tagger's ``TAG_COLUMNS``.
 
-    The last three are indices of scenes, one row per file name, in its order. Of a tagger's run:
-    fname, recording, labels (their number), lrap, lrap_stage_1 and top. Raises ValueError, naming
-    the file, if it is missing or damaged.
+    One row per clip, by file name; truth, predicted and softmax are indices of scenes, beds the
+    names of background recordings, joined by spaces ("" in older records), labels their number.
+    Raises ValueError, naming the file, if it is missing or damaged.
     """
     path = corpora.results(data, root) / "records" / f"{run}.npz"
     try:
         with np.load(path, allow_pickle=False) as columns:
-            found = pd.DataFrame({name: columns[name] for name in columns.files})
+            found = pd.DataFrame({"beds": ""} | {name: columns[name] for name in columns.files})
         found = found.rename(columns={"svm": "predicted"})  # of older records
         kinds = TAG_COLUMNS if "fname" in found else SCENE_COLUMNS
         odd = [name for name in kinds if name not in found or found[name].dtype.kind not in "Oiufb"]

@@ -23,6 +23,7 @@ from .records import read_predictions, read_records
 GRIDS = (2, 3, 4, 5)
 N_TAGS = 80  # at most, unless a parameter says otherwise
 PREDICTED = ["truth", "predicted", "softmax"]
+UNTESTED = dict.fromkeys(("error", "df", "p"), np.nan)  # a comparison with one seed, or none
 DRAWN = (
     *("systems", "evidence", "contrasts", "taggers", "by_scene", "by_city"),
     *(f"table{number}" for number in (*GRIDS, 6)),
@@ -110,6 +111,10 @@ class Runs:
         return np.stack(
             [(clips["truth"] == clips["predicted"]).to_numpy() for clips in self.predictions]
         )
+
+    @cached_property
+    def places(self) -> stats.Places:
+        return stats.Places(self.predictions[0]["location"], beds=self.predictions[0]["beds"])
 
     @property
     def tags(self) -> str | None:
@@ -217,41 +222,31 @@ class Results:
             kind: kind.full_name if count[kind.name] > 1 else kind.name for kind in self.systems
         }
 
-    @cached_property
-    def draws(self) -> dict[Kind, np.ndarray]:
-        """Bootstrap draws of each system's accuracy; the same places for all of one data set."""
-        found = {}
-        for data in {kind.data: None for kind in self.systems}:
-            systems = {kind: runs for kind, runs in self.systems.items() if kind.data == data}
-            places = next(iter(systems.values())).predictions[0]["location"]
-            found |= dict(
-                zip(systems, stats.bootstrap([runs.correct for runs in systems.values()], places))
-            )
-        return found
-
     def _compared(self, kind: Kind, other: Kind) -> dict[str, float]:
-        one = self.systems[kind].correct
-        two = self.systems[other].correct
-        found = stats.compare(one, two, self.draws[kind], self.draws[other])
-        several = min(len(one), len(two)) > 1
-        return {
-            "gain": 100 * found.difference,
-            "gain_low": 100 * found.interval[0],
-            "gain_high": 100 * found.interval[1],
-            "mcnemar": found.mcnemar,
-            "detectable": 100 * found.detectable if several else np.nan,
-            "p": found.p if several else np.nan,
+        one, two = self.systems[kind], self.systems[other]
+        places = one.places
+        found = places.estimate(places.shares(one.correct), places.shares(two.correct))
+        low, high = found.interval
+        row = {
+            "gain": 100 * found.value,
+            "gain_low": 100 * low,
+            "gain_high": 100 * high,
+            "mcnemar": stats.mcnemar(one.correct, two.correct),
         }
+        if min(len(one.correct), len(two.correct)) > 1:
+            row |= {"error": 100 * found.error, "df": float(found.df), "p": float(found.p)}
+        return row
 
     @cached_property
     def measured(self) -> pd.DataFrame:
         """One row per system, figures in % on the official test list.
 
-        ``mean``, ``std`` over ``seeds``; ``low`` and ``high``: 95 %, bootstrap over locations and
-        seeds. ``gain`` with its ``gain_low`` and ``gain_high``: the difference, clip by clip, to
-        the baseline with the same data and settings; ``p``: its test, ``p_holm`` corrected for all
-        comparisons of this table; ``mcnemar`` assumes independent clips; ``detectable``: the
-        smallest gain that had an 80 % chance to be found. With one seed, intervals are over
+        ``mean``, ``std`` over ``seeds``; ``low`` and ``high``: 95 %, over locations and seeds
+        (``stats.Places``). ``gain`` with its ``gain_low`` and ``gain_high``: the difference, clip
+        by clip, to the baseline with the same data and settings; ``error`` and ``df``: its standard
+        error and degrees of freedom; ``p``: its t test, ``p_holm`` corrected for all comparisons of
+        this table; ``detectable``: the smallest gain that had an 80 % chance to be found after that
+        correction; ``mcnemar`` assumes independent clips. With one seed, intervals are over
         locations alone, and there is no ``p``. ``test_all``: on all clips outside training.
         """
         table = _corrected([self._row(kind) for kind in self.systems])
@@ -263,8 +258,7 @@ class Results:
         runs = self.systems[kind]
         first = runs.records[0]
         seeds = [100 * record["test"]["accuracy"] for record in runs.records]
-        places = runs.predictions[0]["location"].nunique()
-        low, high = stats.middle(self.draws[kind], places)
+        low, high = runs.places.interval(runs.correct)
         row = {
             "system": self.names[kind],
             "changed": kind.changed,
@@ -284,7 +278,7 @@ class Results:
             "std": np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan,
             "low": 100 * low,
             "high": 100 * high,
-            "p": np.nan,
+            **UNTESTED,
         }
         baseline = Kind("baseline", kind.changed, kind.data, None)
         if kind != baseline and baseline in self.systems:
@@ -295,7 +289,8 @@ class Results:
     def contrasts(self) -> pd.DataFrame:
         """What the tags' information does: each system against itself with other tags.
 
-        One row for every other source of tags; columns as in ``measured``.
+        One row for every other source of tags; columns as in ``measured``. ``n_parameters`` and
+        ``n_against`` differ where the other source has another number of tags.
         """
         own = {
             (kind.title, kind.changed, kind.data): kind
@@ -312,6 +307,9 @@ class Results:
                         "system": system,
                         "tags": "tagger",
                         "against": runs.tags,
+                        "n_parameters": self.systems[same].records[0]["n_parameters"],
+                        "n_against": runs.records[0]["n_parameters"],
+                        **UNTESTED,
                         **self._compared(same, kind),
                     }
                 )
@@ -374,7 +372,7 @@ class Results:
     def taggers(self) -> pd.DataFrame:
         """What each supervision gives the tagger on the test clips, as text, in training order.
 
-        lwlrap after both stages with its 95 % interval (bootstrap over recordings), its gain over
+        lwlrap after both stages with its 95 % interval (over recordings), its gain over
         the row above on the same clips, and the share of clips whose most probable tag is right.
         Seeds are averaged clip by clip.
         """
@@ -475,10 +473,15 @@ class Results:
 
 def _corrected(rows: list[dict]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
-    return table.assign(p_holm=stats.holm(table["p"])).set_index("system") if rows else table
+    if not rows:
+        return table
+    return table.assign(
+        p_holm=stats.holm(table["p"]),
+        detectable=stats.detectable(table["error"], table["df"], table["p"].count()),
+    ).set_index("system")
 
 
 def _lwlrap(evaluated: pd.DataFrame, values: pd.Series, sign: str = "") -> str:
     mean = np.average(values, weights=evaluated["labels"])
-    low, high = stats.interval(values, evaluated["recording"], evaluated["labels"])
+    low, high = stats.Places(evaluated["recording"], evaluated["labels"]).interval(values)
     return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"

@@ -182,7 +182,7 @@ def evaluate(tagger: Tagger, data: TagData) -> tuple[pd.DataFrame, np.ndarray, n
 
 
 def figures(evaluated: pd.DataFrame, targets: np.ndarray, scores: np.ndarray) -> dict[str, dict]:
-    """lwlrap with its 95 % interval (bootstrap over recordings) and chance, on each set of clips.
+    """lwlrap with its 95 % interval (over recordings) and chance, on each set of clips.
 
     ``accuracy`` (the most probable tag is right) where every clip has one label, else None.
     """
@@ -192,7 +192,7 @@ def figures(evaluated: pd.DataFrame, targets: np.ndarray, scores: np.ndarray) ->
         part = evaluated.iloc[rows]
         found[kind] = {
             "lwlrap": float(np.average(part["lrap"], weights=part["labels"])),
-            "interval": stats.interval(part["lrap"], part["recording"], part["labels"]),
+            "interval": stats.Places(part["recording"], part["labels"]).interval(part["lrap"]),
             "chance": stats.lwlrap_by_chance(targets[rows], scores[rows]),
             "accuracy": float(part["top"].mean()) if (part["labels"] == 1).all() else None,
             "clips": len(rows),
@@ -204,7 +204,7 @@ def figures(evaluated: pd.DataFrame, targets: np.ndarray, scores: np.ndarray) ->
 def on_scenes(corpus: SceneCorpus, vectors) -> dict[str, dict] | None:
     """lwlrap of the tag vectors of composed scenes, by what was composed into them.
 
-    With its 95 % interval (bootstrap over locations) and chance, on training and on test clips.
+    With its 95 % interval (over locations) and chance, on training and on test clips.
     Of the tags that both know; None where they share none.
     """
     if corpus.composition is None:
@@ -221,10 +221,10 @@ def on_scenes(corpus: SceneCorpus, vectors) -> dict[str, dict] | None:
         rows = corpus.rows(split)
         rows = rows[targets[rows].sum(1) > 0]
         lrap, labels = stats.lrap_by_clip(targets[rows], scores[rows])
-        places = corpus.clips["location"].iloc[rows]
+        places = stats.Places(corpus.clips["location"].iloc[rows], labels, corpus.beds.iloc[rows])
         found[split] = {
             "lwlrap": float(np.average(lrap, weights=labels)),
-            "interval": list(stats.interval(lrap, places, labels)),
+            "interval": list(places.interval(lrap)),
             "chance": stats.lwlrap_by_chance(targets[rows], scores[rows]),
             "clips": len(rows),
         }

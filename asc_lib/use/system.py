@@ -445,8 +445,8 @@ def card(about: dict) -> str:
         "training data": f"{data['name']}, {data['clips']['train']} clips, {data['fingerprint']}",
         "accuracy": (
             f"{100 * test['accuracy']:.1f} % ({low:.1f} to {high:.1f}) on {test['clips']} {kind} "
-            f"of {test['locations']} locations{judged} (nothing chosen on them; 95 %, bootstrap "
-            "over locations)"
+            f"of {test['locations']} locations{judged} (nothing chosen on them; 95 %, over "
+            "locations)"
         ),
         "back-end": back_ends.IN_WORDS[about["back_end"]["name"]],
         "scenes": ", ".join(about["labels"]),
