@@ -83,6 +83,7 @@ evidence: env ## the sweeps of RESULTS.md on today's corpora, in results/again (
 	$(BIN)/asc tables --data mini
 	$(BIN)/asc tables --data esc50
 	$(BIN)/asc paper
+	$(BIN)/asc simulate
 
 clean: ## remove what was made from the data; data sets and records stay
 	rm -rf data/made

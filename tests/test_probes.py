@@ -43,6 +43,15 @@ def composed(which: str, folder: Path, **changes) -> corpora.SceneCorpus:
     return tau2019.read(which, folder)
 
 
+def test_the_beds_of_a_clip_are_those_composed_into_it(tmp_path):
+    corpus = composed("esc50", tmp_path / "default")
+    planned = soundscapes.locations(esc50.RECIPE, RecordedSounds)
+    expected = {f"{p.city}-{p.number}": " ".join(f"{t}-{p.fold}" for t in p.beds) for p in planned}
+    assert corpus.beds.tolist() == corpus.clips["location"].map(expected).tolist()
+    unknown = replace(corpus, composition=None).beds
+    assert unknown.tolist() == [""] * len(corpus.clips)
+
+
 @pytest.mark.parametrize("which", KINDS)
 def test_places_tell_little_and_events_much(which, tmp_path):
     corpus = composed(which, tmp_path / "default")

@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from typer.testing import CliRunner
 
 from asc_lib import stats
+from asc_lib.cli import app
 from asc_lib.files import REPOSITORY
-from asc_lib.runs import false_alarms
+from asc_lib.runs import false_alarms, readable
 
 
 def outcome(rng, share, seeds=1, clips=600):
@@ -217,6 +219,19 @@ def test_simulated_false_alarms_are_those_of_the_committed_table(scenario):
         assert abs(found[column] - row[column]) < 3.5 * spread, column
 
 
+def test_the_command_writes_the_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_RESULTS", str(tmp_path))
+    monkeypatch.setattr(false_alarms, "SCENARIOS", false_alarms.SCENARIOS[:1])
+    done = CliRunner().invoke(app, ["simulate"])
+    assert done.exit_code == 0 and "false alarms at 5 %" in done.output
+    written = pd.read_csv(tmp_path / "false_alarms.csv")
+    committed = pd.read_csv(REPOSITORY / "results" / "false_alarms.csv").iloc[:1]
+    figures = ["false alarms at 5 %", "at 0.45 %", "at 5 %, without beds", "covered"]
+    assert written[figures].iloc[0].tolist() == pytest.approx(
+        committed[figures].iloc[0].tolist(), abs=0.02
+    )
+
+
 def test_the_committed_false_alarms_keep_their_bounds():
     table = pd.read_csv(REPOSITORY / "results" / "false_alarms.csv")
     assert len(table) == len(false_alarms.SCENARIOS)
@@ -225,6 +240,9 @@ def test_the_committed_false_alarms_keep_their_bounds():
     equal = five[~five["deviation of seeds"].astype(str).str.contains("and")]
     assert equal["at 0.45 %"].between(0.3, 0.55).all() and len(equal) == 9
     assert five["covered"].between(94, 96).all()
+    text = pd.read_csv(REPOSITORY / "results" / "false_alarms.csv", dtype=str).iloc[five.index]
+    page = (REPOSITORY / "PAPER.md").read_text(encoding="utf-8")
+    assert readable.markdown(text.set_index("seeds")) in page
 
 
 def test_mcnemar_by_hand():

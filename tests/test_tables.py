@@ -117,6 +117,36 @@ def test_a_system_against_itself_with_other_tags(root):
     assert table["gain"].tolist() == pytest.approx([25.0, 100 * (10 / 40 - 1 / 80)])
 
 
+def test_detectable_is_at_the_level_of_the_first_comparison(root):
+    table = Results("mini", root).measured
+    tested = table[table["p"].notna()]
+    assert len(tested) == 3  # one of the four has one seed
+    corrected = stats.detectable(tested["error"], tested["df"], 3)
+    assert tested["detectable"].tolist() == pytest.approx(corrected.tolist())
+
+
+def test_contrasts_say_where_parameters_differ(root):
+    for path in (root / "mini" / "records").glob("*constant*.json"):
+        path.write_text(path.read_text().replace('"n_parameters": 1000', '"n_parameters": 1200'))
+    shown = readable.contrasts(Results("mini", root).contrasts)
+    columns = ["parameters", "parameters against"]
+    assert shown[columns].to_numpy().tolist() == [["1,000", "1,200"], ["1,000", "1,000"]]
+
+
+def test_places_that_share_a_bed_widen_intervals(root):
+    before = Results("mini", root).measured.loc["attention, 2 heads, 1 layer"]
+    for path in (root / "mini" / "records").glob("*.npz"):
+        with np.load(path) as columns:
+            clips = dict(columns)
+        numbers = [int(name.removesuffix(".wav")) for name in clips["filename"]]
+        beds = np.array([f"rain{number // 10} own{number // 2}" for number in numbers])
+        np.savez(path, **clips, beds=beds)
+    after = Results("mini", root).measured.loc["attention, 2 heads, 1 layer"]
+    assert after["mean"] == before["mean"] and after["gain"] == before["gain"]
+    assert after["low"] < before["low"] and after["error"] > before["error"]
+    assert after["p"] > before["p"]
+
+
 def test_the_papers_cells_in_its_order(root):
     grid = Results("mini", root).paper_table(3)
     assert len(grid) == 20 and grid["mean"].notna().sum() == 1
