@@ -67,19 +67,25 @@ def teachers(
 ) -> Teachers:
     """Train ``net`` in place as the baseline, and a specialist of each pair that is confused most.
 
-    The pairs are found on a third of the training places, by a network that learns from the others.
+    The pairs are found on a third of the training places, by a network that learns from the others;
+    by the "paper_protocol" on the test clips, by the baseline (``SceneRecipe.specialists_by``).
     """
     plain = _stage(scenes, eval_every=scenes.recipe.epochs)
-    apart = replace(plain, corpus=held_out(scenes.corpus))
-    print("without the held-out places", flush=True)
-    judge = copy.deepcopy(net)
-    histories = [apart.train(judge, seed, _file(checkpoint, "apart"))]
-    evaluated = apart.evaluate(judge)
     labels = scenes.corpus.labels
-    most = scenes.recipe.specialists
-    pairs = confused(evaluated["truth"], evaluated["predicted"], len(labels), most)
+    on_test = scenes.recipe.specialists_by == "paper_protocol"
+    histories = []
+    if not on_test:
+        apart = replace(plain, corpus=held_out(scenes.corpus))
+        print("without the held-out places", flush=True)
+        judge = copy.deepcopy(net)
+        histories.append(apart.train(judge, seed, _file(checkpoint, "apart")))
+        evaluated = apart.evaluate(judge)
     print("the baseline", flush=True)
     histories.append(plain.train(net, seed, _file(checkpoint, "baseline")))
+    if on_test:
+        evaluated = plain.evaluate(net).query("split == 'test'")
+    judged, most = (evaluated["truth"], evaluated["predicted"]), scenes.recipe.specialists
+    pairs = confused(*judged, len(labels), most)
     nets = [copy.deepcopy(net)]
     epochs = _epochs(scenes)
     special = _stage(

@@ -17,6 +17,7 @@ TAG_RATE = 44_100  # Hz, of what the tagger hears
 MIXUP_PER = ("batch", "clip")
 FIXED = ("none", "front_end")
 CLASS_WEIGHTS = ("none", "balanced")
+SPECIALISTS_BY = ("held_out", "paper_protocol")
 Whole = Annotated[int, pydantic.Field(ge=1, lt=2**31)]
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 
@@ -73,6 +74,7 @@ class SceneRecipe:
     class_weights: str = added("none")  # of loss and back-end: one of CLASS_WEIGHTS
     back_end: str = added("rbf")  # one of ``back_ends.CHOICES``; an SVM [paper]
     specialists: Annotated[int, pydantic.Field(ge=0, le=20)] = added(0)  # see ``distillation``
+    specialists_by: str = added("held_out")  # clips that choose their pairs: one of SPECIALISTS_BY
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ NAMED: dict[str, dict[str, Any]] = {  # values of ``SceneRecipe``
     "cp_resnet": CP_RESNET,
     "crop_pad": dict(augmentation="crop_pad"),  # after Zheng and Yan (Table 6)
     "specialists": dict(specialists=2),  # [22] (Table 6)
+    "specialists_paper_protocol": dict(specialists=2, specialists_by="paper_protocol"),
 }
 
 

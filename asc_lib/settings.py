@@ -19,6 +19,7 @@ from .recipes import (
     FIXED,
     MIXUP_PER,
     PRECISIONS,
+    SPECIALISTS_BY,
     Preset,
     SceneRecipe,
     TaggerSizes,
@@ -43,6 +44,7 @@ RECIPE = {  # choices of a recipe's fields
     "augmentation": AUGMENTATIONS,
     "fixed": FIXED,
     "class_weights": CLASS_WEIGHTS,
+    "specialists_by": SPECIALISTS_BY,
     "back_end": back_ends.CHOICES,
 }
 NOTEBOOKS = {

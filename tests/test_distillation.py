@@ -164,21 +164,32 @@ def test_teachers_do_not_change_and_the_student_has_their_size(small_mini, monke
     assert len(set(kept["found"].pairs)) == 2
 
 
-def test_pairs_are_found_on_training_places_alone(small_mini, monkeypatch):
+@pytest.mark.parametrize("by, split", [("held_out", "train"), ("paper_protocol", "test")])
+def test_pairs_are_found_on_training_places_alone_or_by_the_papers_protocol(
+    small_mini, monkeypatch, by, split
+):
     data = data_of(small_mini)
+    data = replace(data, recipe=replace(data.recipe, specialists_by=by))
     seen = []
+    confused = distillation.confused
     evaluate = type(data).evaluate
 
     def noted(self, net):
-        found = evaluate(self, net)
-        seen.append(set(found["filename"]))
-        return found
+        seen.append(evaluate(self, net).set_index("filename"))
+        return seen[-1].reset_index()
+
+    def asked(truth, predicted, *sizes):
+        seen.append(len(truth))
+        return confused(truth, predicted, *sizes)
 
     monkeypatch.setattr(type(data), "evaluate", noted)
-    distillation.teachers(data, new_net(), 0)
-    (judged,) = seen
-    clips = small_mini.clips.set_index("filename")
-    assert set(clips.loc[sorted(judged), "split"]) == {"train"} and 20 < len(judged) < 40
+    monkeypatch.setattr(distillation, "confused", asked)
+    found = distillation.teachers(data, new_net(), 0)
+    judged, count = seen
+    splits = small_mini.clips.set_index("filename").loc[judged.index, "split"]
+    assert count == (splits == split).sum() > 0
+    assert set(splits) == {"train"} or by == "paper_protocol"
+    assert len(found.histories) == 3 + (by == "held_out") and len(found.nets) == 3
 
 
 def test_at_full_size_it_is_the_released_recipe(small_mini, monkeypatch):
