@@ -91,6 +91,8 @@ def test_toy_benchmark_from_end_to_end(tmp_path):
             assert ratio == pytest.approx(seconds[way]["median"] / seconds["ours"]["median"])
         assert f"| {row}, clips a second |" in printed
         assert " and ".join(f"**{ratio:.2f}**" for ratio in ratios.values()) in printed
+    shares = found["network"]["profile"]
+    assert 0.5 < sum(shares.values()) <= 1 and {"convolution_backward"} < shares.keys()
     for name, other in found["network"]["front-ends"].items():
         for row, rate in other["clips a second"].items():
             share = other["floor (s a clip)"][row] * rate

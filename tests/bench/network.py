@@ -132,6 +132,21 @@ def counted(crop: int, front_end: str = "released") -> dict[str, float]:
     }
 
 
+def profile(sizes: Sizes) -> dict[str, float]:
+    """Shares of a training step on a processor, forward and backward, of its largest operators."""
+    net, crops = SceneNet(0).train(), 3000 * torch.randn(sizes.batch, 2, sizes.crop)
+
+    def step() -> None:
+        net(crops, torch.zeros(len(crops), 0)).logits.logsumexp(1).sum().backward()
+
+    step()
+    with torch.profiler.profile() as found:
+        step()
+    times = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    largest = sorted(times, key=times.get, reverse=True)[:8]
+    return {name.removeprefix("aten::"): times[name] / sum(times.values()) for name in largest}
+
+
 def floors(work: dict[str, float], reached: dict[str, float]) -> dict[str, float]:
     """Seconds a clip, below which this machine cannot do the counted work."""
     step = max(work["training step"] / reached["GFLOP/s"], work["GB"] / reached["GB/s"])
@@ -191,6 +206,7 @@ def measure(folder: Path, sizes: Sizes, device: str) -> dict:
         },
         "machine reaches": reached,
         "counted": work,
+        "profile": profile(sizes) if device == "cpu" else {},
         "floor (s a clip)": floors(work, reached),
         "front-ends": {name: front_end(name, folder, sizes, device, reached) for name in OTHERS},
         "peak memory (MB)": {worker.way: worker.memory for worker in workers},

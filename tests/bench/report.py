@@ -173,6 +173,8 @@ def on_processor(found: dict) -> str:
         f"a crop takes {work['inference']:.2f} GFLOP forward, {work['training step']:.2f} GFLOP "
         f"and {work['GB']:.2f} GB a step."
     )
+    shares = [f"`{name}` {share:.0%}" for name, share in training["profile"].items()]
+    lines.append(f"\nOf a training step, by torch's profiler: {', '.join(shares)}.")
     return "\n".join(lines) + "\n"
 
 
