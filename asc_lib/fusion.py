@@ -324,6 +324,6 @@ class TagTargets(Fusion):
         self.predicted = nn.Linear(code_width, self.n_tags)
 
     def loss(self, out, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        code = out.code.to(self.predicted.weight.dtype)  # it may be bfloat16
-        scores = self.predicted(code).float()  # [B, c]
+        # [B, c]; the code may be bfloat16, and no autocast is on here
+        scores = self.predicted(out.code.to(self.predicted.weight.dtype)).float()
         return self.weight * F.binary_cross_entropy_with_logits(scores, batch["tags"])

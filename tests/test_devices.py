@@ -8,12 +8,16 @@ error, as it is on a GPU. ``backward`` does not work, and nothing is said about 
 import copy
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torchaudio
+import torchgen
+import yaml
+from bench import correct
 from helpers import read_by
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,7 +28,6 @@ from asc_lib.corpora import TagCorpus
 from asc_lib.distillation import joined_batches, student_loss
 from asc_lib.front_ends import FRONT_ENDS
 from asc_lib.fusion import FUSIONS
-from asc_lib.recipes import PRECISIONS
 from asc_lib.registry import ParameterError
 from asc_lib.runs import sweep
 from asc_lib.scene_net import SceneNet, run
@@ -87,17 +90,17 @@ def on_gpu(*tensors: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_network_computes_on_a_gpu(front_end, fusion, precision):
+def test_every_network_computes_on_a_gpu(front_end, fusion):
     net = SceneNet(12, front_end=front_end, fusion=fusion, tag_scale="logit")
     batch = read_by(net, 2, 28_000)
     with fake_gpu():
         batch = {name: value.to(GPU) for name, value in batch.items()}
-        for each in (net.to(GPU).train(), net.eval()):
-            out = run(each, batch, precision)
+        net.to(GPU)
+        for mode, precision in ((True, "bfloat16"), (False, "float32")):
+            out = run(net.train(mode), batch, precision)
             assert on_gpu(*(value for value in out if value is not None))
             assert out.logits.dtype == getattr(torch, precision)
-        assert on_gpu(out.logits.sum() + net.fusion.loss(out, batch))
+            assert on_gpu(out.logits.sum() + net.fusion.loss(out, batch))
 
 
 @pytest.mark.parametrize("augmentation", training.AUGMENTATIONS)
@@ -207,3 +210,43 @@ def test_a_device_is_taken_where_torch_has_it(name):
     assert len(str(refused.value)) < 150
     with fake_gpu():
         assert settings.checked_device(name) == name
+
+
+class Operators(TorchDispatchMode):
+    """The names of torch's operators that are called meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(str(function).removeprefix("aten.").removesuffix(".default"))
+        return function(*args, **kwargs or {})
+
+
+def without_mps() -> set[str]:
+    """Operators that mps lacks, by the list from which torch itself is built."""
+    path = Path(torchgen.__file__).parent / "packaged" / "ATen" / "native" / "native_functions.yaml"
+    entries = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    listed = {entry["func"].partition("(")[0]: entry for entry in entries}
+    lacking = set()
+    for name, entry in listed.items():
+        kernels = listed[entry.get("structured_delegate", name)].get("dispatch") or {}
+        places = [place.strip() for places in kernels for place in places.split(",")]
+        if places and not any(p == "MPS" or p.startswith("Composite") for p in places):
+            lacking.add(name)
+    return lacking
+
+
+def test_mps_has_every_operator_of_a_step_and_of_tagging():
+    lacking = without_mps()
+    assert "linalg_eig" in lacking and not {"mm", "native_batch_norm", "sinc"} & lacking
+    with Operators() as used:
+        for front_end, fusion in correct.PAIRS:
+            data = correct.small_scenes(fusion)
+            net = correct.network(data, front_end, fusion)
+            batch = next(data.training_batches(0, 1))
+            training.step(net, batch, data.loss, data.optimiser(net))
+        correct.shared("cpu")
+    assert {"_fft_r2c", "_fused_adam_", "convolution_backward", "sinc"} <= used.names
+    assert not used.names & lacking

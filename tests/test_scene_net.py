@@ -15,7 +15,7 @@ from asc_lib.front_ends import FRONT_ENDS, Narrow
 from asc_lib.fusion import FUSIONS, Attention, attend, attention_map, over_frames
 from asc_lib.registry import ParameterError
 from asc_lib.runs import cells, paper
-from asc_lib.scene_net import SceneNet, multiply_adds, n_parameters
+from asc_lib.scene_net import SceneNet, multiply_adds, n_parameters, run
 
 
 @pytest.mark.parametrize("front_end", ["released", "table1"])
@@ -361,3 +361,12 @@ def test_every_cell_of_the_paper_at_full_size(number):
     assert out.feature_map.shape == (1, 128, 18) and torch.isfinite(out.logits).all()
     F.cross_entropy(out.logits, torch.tensor([3])).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_fusion_learns_in_bfloat16(fusion):
+    net = SceneNet(12, front_end="narrow", fusion=fusion)
+    batch = read_by(net, 2, 28_000)
+    out = run(net, batch, "bfloat16")
+    (out.logits.float().sum() + net.fusion.loss(out, batch)).backward()
+    assert all(values.grad.isfinite().all() for values in net.parameters())

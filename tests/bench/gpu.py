@@ -53,7 +53,7 @@ TOY_PLAN = Plan(
     "cpu",
     SMALL,
     SMALL,
-    (1, 2),
+    (2,),
     TaggerSizes(bands=32, widths=(8, 8), depths=(1, 1), crop=32, batch=8),
 )
 
