@@ -141,6 +141,7 @@ def test_nothing_to_tell_apart():
     assert stats.mcnemar(same, same) == 1.0
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("places, beds", [([0] * 600, None), (range(600), ["one"] * 600)])
 def test_one_place_or_one_bed_leaves_no_interval(places, beds):
     rng = np.random.default_rng(3)
