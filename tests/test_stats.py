@@ -159,7 +159,7 @@ def test_where_all_are_right_the_interval_is_the_exact_one():
     assert interval(np.arange(14) > 0, np.arange(14))[1] == 1
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     st.integers(1, 5), st.integers(1, 5), st.integers(2, 40), st.floats(0, 1), st.integers(0, 999)
 )
