@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from asc_lib import corpora
 from asc_lib.cli import app
+from asc_lib.corpora import mini
 from asc_lib.registry import ParameterError
 from asc_lib.runs import cells as grid
 from asc_lib.runs import records
@@ -218,6 +219,10 @@ def test_true_tags(small_mini):
     tags = open_tag_vectors("true", small_mini, None)
     row = 17
     assert {tags.names[k] for k in np.flatnonzero(tags.clips[row])} == small_mini.sounds_in(row)
+    few = replace(small_mini, composition=small_mini.composition.query("tag == 'siren'"))
+    other = open_tag_vectors("true", few, None)  # as many columns as our tagger has
+    assert other.names == tags.names == sorted(mini.SOUNDS)
+    assert set(np.flatnonzero(other.clips.any(0))) == {tags.names.index("siren")}
     unknown = SimpleNamespace(name="tau2019", composition=None)
     with pytest.raises(ParameterError, match="'true', but tau2019 does not say"):
         open_tag_vectors("true", unknown, None)

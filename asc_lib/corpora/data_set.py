@@ -137,6 +137,7 @@ class DataSet:
     check: Callable[[], tuple[pd.DataFrame, list[Finding]]]  # counts of rows, and what is wrong
     scenes: Callable[[], SceneCorpus] | None = None  # composed scenes are written on first use
     tag_clips: Callable[[], TagCorpus] | None = None  # None: those of FSDKaggle2019
+    sounds: Callable[[], tuple[str, ...]] = tuple  # tags of all that its scenes are composed from
     preset: Preset = FULL_SIZE
     archives: Callable[[], list] | None = None  # to download, as their host lists them now
     tables: Callable[[Path], Tables] | None = None  # in its folder, once downloaded

@@ -407,5 +407,6 @@ def composed(
         tags, more = checks.check(root, fsdkaggle2019.tables(root), TAG_RATE, 1, None)
         return pd.concat([counts, tags]), findings + more
 
-    made = variant if title == name else None
-    return DataSet(title, licence, check, scenes, tag_clips, composed=True, variant=made, **others)
+    made = dict(composed=True, variant=variant if title == name else None)
+    own = (check, scenes, tag_clips, lambda: sounds().tags)
+    return DataSet(title, licence, *own, **made, **others)

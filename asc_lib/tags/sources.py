@@ -115,14 +115,17 @@ def constant(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> T
 
 
 def true(source: str, corpus: SceneCorpus, waveforms: Store | None, seed: int) -> TagVectors:
-    """1 for every sound in a composed clip. Raises ParameterError where that is not known."""
+    """1 for every sound in a composed clip. Raises ParameterError where that is not known.
+
+    As many columns as our tagger's: there is one for sounds that no scene holds, too.
+    """
     if corpus.composition is None:
         raise ParameterError(
             f"parameter 'tags' is 'true', but {corpus.name} does not say what sounds are in its "
             "clips"
         )
     parts = corpus.composition[corpus.composition["tag"] != ""]
-    names = sorted(parts["tag"].unique())
+    names = sorted({*parts["tag"], *by_name(corpus.name).sounds()})
     times = None if waveforms is None else YamNet(Path(), []).times(waveforms.samples)
     starts, ends = (times if times is not None else np.array([[0.0, np.inf]])).T
     values = np.zeros((len(corpus.clips), len(starts), len(names)), "float32")
