@@ -97,7 +97,7 @@ class Places:
     ):
         names, self.index = np.unique(location, return_inverse=True)  # [clips]
         self.count = len(names)
-        weights = np.ones(len(self.index)) if weights is None else np.asarray(weights)
+        weights = np.ones(len(self.index)) if weights is None else np.asarray(weights, float)
         self.weights = weights * self.count / weights.sum()
         self.sizes = np.bincount(self.index, self.weights)  # [places], 1 on average
         self.shared = None  # else, whether two places share a bed: [places, places]

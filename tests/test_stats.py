@@ -91,10 +91,11 @@ def test_the_interval_is_that_of_whole_places():
 
 def test_weights_count_as_so_many_clips():
     rng = np.random.default_rng(7)
-    values, places, weights = rng.random(90), np.arange(90) // 3, rng.integers(1, 5, 90)
+    values, places, weights = rng.random(900), np.arange(900) // 3, rng.integers(1, 5, 900)
     repeated = [np.repeat(each, weights) for each in (values, places)]
     weighted = interval(values, places, weights)
     assert weighted == pytest.approx(interval(*repeated), abs=1e-9)
+    assert weighted == interval(values, places, weights.astype("uint8"))  # as records keep them
     assert weighted != pytest.approx(interval(values, places), abs=1e-3)
 
 
