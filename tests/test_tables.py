@@ -155,12 +155,13 @@ def test_the_papers_cells_in_its_order(root):
     assert Results("mini", root).paper_table(4)["mean"].isna().all()
 
 
-def changed_to(root, run, name, **parameters):
-    """A copy of a run under another name, as if it had had these parameters."""
+def changed_to(root, run, name, own=None, **parameters):
+    """A copy of a run under another name, as if it had had these parameters, and recipe ``own``."""
     path = root / "mini" / "records" / f"{run}.json"
     record = json.loads(path.read_text())
     record["run"] = name
     record["parameters"] |= parameters
+    record["recipe"] = own
     path.with_name(f"{name}.json").write_text(json.dumps(record))
     path.with_name(f"{name}.npz").write_bytes(path.with_suffix(".npz").read_bytes())
 
@@ -170,8 +171,9 @@ def test_table_6_holds_rivals_beside_the_figures_that_they_follow(root):
     assert "table6.csv" not in Results("mini", root).drawn()
     run = "mini-baseline-tagger-0"
     changed_to(root, run, "a", front_end="sinc_acl")
-    changed_to(root, run, "b", front_end="cp_resnet", epochs=350)
-    changed_to(root, run, "c", recipe="specialists")
+    own = {"schedule": "linear", "epochs": 350}  # the front-end brings it, without the parameter
+    changed_to(root, run, "b", own, front_end="cp_resnet", epochs=350)
+    changed_to(root, run, "c", {"specialists": 2}, recipe="specialists")
     changed_to(root, run, "d", recipe="mine.toml")
     changed_to(root, "mini-attention-tagger-2-1-1", "e", recipe="crop_pad")
     table = Results("mini", root).table6()

@@ -68,8 +68,8 @@ class Kind:
     @classmethod
     def of(cls, record: dict, usual: dict[str, int | str]) -> "Kind":
         parameters = dict(record["parameters"])
-        own = record.get("recipe")
-        if own and parameters["recipe"] not in NAMED:  # a file: what it says, whatever its name
+        own, source = record.get("recipe"), parameters.get("recipe")  # none: the front-end's own
+        if own and source and source not in NAMED:  # a file: what it says, whatever its name
             values = (f"{name} {value}" for name, value in own.items())
             parameters["recipe"] = f"of {', '.join(values)}"
         tags = record["tags"]
