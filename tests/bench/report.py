@@ -14,8 +14,8 @@ HEAD = (
     "partial reads with soundfile. The network is the baseline with the released front-end in "
     "float32; a\nstep takes 24 crops of 240,000 samples, inference 24 clips of 479,520 samples, "
     "the epoch 72 clips of 10 s. The content\nis noise. *Our memory*: the plain way in a process "
-    "that keeps freed memory, as ours does. The floor is the counted work at the rate "
-    "of this machine's matrix product (or of its memory, where that\ntakes longer): nothing can be "
+    "that keeps freed memory, as ours does. The floor\nis the counted work at the rate "
+    "of this machine's matrix product (or of its memory, where that takes longer):\nnothing can be "
     "faster without doing less.\n"
 )
 SWEEPS = (
@@ -136,19 +136,19 @@ def on_processor(found: dict) -> str:
     for row, ratios in training["times as fast"].items():
         rates = training["clips a second"][row]
         share = training["floor (s a clip)"][row] * rates["ours"]
-        cells = [f"{rate:.2f}" for rate in rates.values()]
+        cells = _cells(rates, ".2f")
         times = " and ".join(f"**{ratio:.2f}**" for ratio in ratios.values())
-        lines.append(f"| {row}, clips a second | {' | '.join(cells)} | {times} | {share:.0%} |")
+        lines.append(f"| {row}, clips a second | {cells} | {times} | {share:.0%} |")
     for name, other in training.get("front-ends", {}).items():  # not in older figures
         for row, rate in other["clips a second"].items():
             share = other["floor (s a clip)"][row] * rate
             lines.append(
                 f"| {row} with `{name}`, clips a second | | | {rate:.2f} | | {share:.0%} |"
             )
-    memory = " | ".join(f"{value / 1e3:.1f}" for value in training["peak memory (MB)"].values())
-    days = " | ".join(f"{value:.0f}" for value in training["56 cells (days)"].values())
+    memory = {way: value / 1e3 for way, value in training["peak memory (MB)"].items()}
+    days = _cells(training["56 cells (days)"], ".0f")
     lines += [
-        f"| peak memory, GB | {memory} | | |",
+        f"| peak memory, GB | {_cells(memory, '.1f')} | | |",
         f"| 56 cells x 90 epochs at that speed, days | {days} | | |",
     ]
     pairs = {
@@ -173,9 +173,16 @@ def on_processor(found: dict) -> str:
         f"a crop takes {work['inference']:.2f} GFLOP forward, {work['training step']:.2f} GFLOP "
         f"and {work['GB']:.2f} GB a step."
     )
-    shares = [f"`{name}` {share:.0%}" for name, share in training["profile"].items()]
-    lines.append(f"\nOf a training step, by torch's profiler: {', '.join(shares)}.")
+    shares = [f"`{name}` {share:.0%}" for name, share in training.get("profile", {}).items()]
+    if shares:
+        lines.append(f"\nOf a training step, by torch's profiler: {', '.join(shares)}.")
     return "\n".join(lines) + "\n"
+
+
+def _cells(values: dict[str, float], form: str) -> str:
+    """Cells of the three ways; older figures lack the second."""
+    ways = ("plain", "plain, our memory", "ours")
+    return " | ".join(format(values[way], form) if way in values else "" for way in ways)
 
 
 def sweep(found: dict) -> str:
