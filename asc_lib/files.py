@@ -69,7 +69,8 @@ def progress(items: Iterable, what: str, total: int | None = None) -> tqdm:
 
     In a notebook, or on a terminal.
     """
-    seen = {"file": sys.stdout, "disable": False} if "ipykernel" in sys.modules else {}
+    in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
+    seen = {"file": sys.stdout, "disable": False} if in_notebook else {}
     return tqdm(items, what, total, **({"disable": None} | seen), delay=SOON, leave=False)
 
 
