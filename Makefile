@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 env: $(VENV)/installed ## install everything into .venv
 
-demo: env ## data, tagger and six systems on `mini`, ending with a table (five minutes)
+demo: env ## data, tagger and six systems on `mini`, ending with a table (five to ten minutes)
 	@mkdir -p $(ASC_RESULTS)/mini/notebooks
 	@echo "== 00_data and 01_tagger, in parallel"
 	@$(call execute,00_data) & data=$$!; $(call execute,01_tagger) && wait $$data
@@ -56,11 +56,11 @@ sweep: env ## all 56 cells of the paper on `mini`, one per core or GPU at a time
 kills: env ## kill downloads, packing, tagging, training and saving 100 times (20 minutes)
 	$(BIN)/python tests/kill_nine.py --kills 100
 
-bench: env ## our speed beside the plain way, to results/bench (ten minutes)
+bench: env ## our speed beside the plain way, to results/bench (a quarter of an hour)
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.sweeps
 
-gpu: ## is a GPU right, and how fast? without .venv: make gpu PYTHON=python3 (ten minutes)
+gpu: ## is a GPU right, and how fast? without .venv: make gpu PYTHON=python3
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.bench.gpu $(BENCH)
 
 lab: env ## open the notebooks in JupyterLab

@@ -1,5 +1,4 @@
-"""The commands of ``asc``: data, tags, sweep, tables, paper, probe, tune, simulate, predict and
-export.
+"""The commands of ``asc``, from data to a system's answers.
 
 Each imports what it needs: torch alone takes a second, and most commands do without much else.
 """

@@ -84,8 +84,8 @@ def teachers(
     histories.append(plain.train(net, seed, _file(checkpoint, "baseline")))
     if on_test:
         evaluated = plain.evaluate(net).query("split == 'test'")
-    judged, most = (evaluated["truth"], evaluated["predicted"]), scenes.recipe.specialists
-    pairs = confused(*judged, len(labels), most)
+    most = scenes.recipe.specialists
+    pairs = confused(evaluated["truth"], evaluated["predicted"], len(labels), most)
     nets = [copy.deepcopy(net)]
     epochs = _epochs(scenes)
     special = _stage(

@@ -107,7 +107,7 @@ class WhatIf(widgets.VBox):
         """``waveform`` [channels, samples]: the sound of the clip."""
         self.cached = clip
         self.tags = clip.tags
-        self._drawing, self._over_time = drawing(clip), in_time(clip)
+        self._drawing, self._over_time = drawing(clip), None
         for slider, k in zip(self.sliders, np.argsort(-clip.vector, kind="stable")):
             slider.description = self.names[k]
         self.other.options = sorted(
@@ -126,7 +126,8 @@ class WhatIf(widgets.VBox):
         scenes, now = answers(self.cached, self.tags)
         self._drawing.show(scenes, now)
         self.picture.value = self._drawing.png()
-        self.in_time.show(in_time(self.cached, self.tags, self._over_time))
+        self._over_time = in_time(self.cached, self.tags, self._over_time)
+        self.in_time.show(self._over_time)
         lines = [
             f"{scene} {100 * row['now']:.1f} % (own tags: {100 * row['own tags']:.1f} %)"
             for scene, row in scenes.nlargest(3, "now").iterrows()
