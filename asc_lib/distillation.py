@@ -84,8 +84,9 @@ def teachers(
     histories.append(plain.train(net, seed, _file(checkpoint, "baseline")))
     if on_test:
         evaluated = plain.evaluate(net).query("split == 'test'")
-    most = scenes.recipe.specialists
-    pairs = confused(evaluated["truth"], evaluated["predicted"], len(labels), most)
+    pairs = confused(
+        evaluated["truth"], evaluated["predicted"], len(labels), scenes.recipe.specialists
+    )
     nets = [copy.deepcopy(net)]
     epochs = _epochs(scenes)
     special = _stage(

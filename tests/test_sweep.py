@@ -116,7 +116,8 @@ def test_a_killed_workers_cell_runs_again(toys, tmp_path, client):
 
 
 def test_each_worker_has_its_own_gpu(toys, tmp_path, client):
-    client.wait_for_workers(2)  # one may have been killed by a test before
+    client.wait_for_workers(2, timeout=120)  # one may have been killed by a test before
+    assert len(client.nthreads()) == 2
     sweep.dispatch([toys(name, 3.0) for name in "ab"], client, {})
     assert {(tmp_path / f"{name}-sees").read_text() for name in "ab"} == {"3", "5"}
 
