@@ -162,7 +162,8 @@ def sweep_(
     what: Annotated[
         str,
         typer.Argument(
-            help="all, table2 to table5, main, systems, first, controls, rivals, taggers, a system"
+            help="all, table2 to table5, main, systems, first, controls, yamnet_controls, rivals, "
+            "taggers, or a system"
         ),
     ],
     more_seeds: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
@@ -219,7 +220,7 @@ def sweep_(
     with sweep.connected(workers, scheduler) as client:
         print(f"{len(client.nthreads())} workers, dashboard at {client.dashboard_link}", flush=True)
         failed = sweep.sweep(chosen, client)
-    if what == "first":
+    if what == "first" and tags is None:
         probe_(data)
     if not failed:
         print(f"next: asc tables --data {shlex.quote(data)}")
@@ -280,8 +281,12 @@ def tables_(
         printed = [
             readable.brief(readable.systems(results.measured)),
             readable.contrasts(results.contrasts),
+            readable.character(results.by_character),
             *printed,
         ]
+    if len(results.by_character):
+        with written_whole(folder / "character.png") as picture:
+            plots.by_character(results.by_character).savefig(picture, dpi=120)
     if (folder / "tags_alone.csv").is_file():  # of `asc probe`
         printed.append(pd.read_csv(folder / "tags_alone.csv", index_col=0, dtype=str))
     print(*(readable.markdown(table) for table in printed if len(table)), sep="\n\n")
@@ -305,7 +310,7 @@ def paper_() -> None:
 def probe_(data: Data = "mini") -> None:
     """Tags alone, by a linear probe, for every source of tags: a table, tags_alone.csv.
 
-    `asc sweep first` ends with it.
+    `asc sweep first` ends with it, where --tags names none.
     """
     from . import corpora
     from .runs import probe, readable

@@ -443,6 +443,25 @@ def gains(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def by_character(table: pd.DataFrame) -> Figure:
+    """``Results.by_character``: accuracy, and gain over the baseline, against the character."""
+    parts = list(table.groupby(level=0, sort=False))[:8]
+    shown = ("mean", "low", "high"), ("gain", "gain_low", "gain_high")
+    figure, axes = figure_of(11, 4, 1, 2, sharex=True)
+    for number, (name, part) in enumerate(parts):
+        x = part["character"] + 0.012 * (number - len(parts) / 2)  # beside each other
+        for axis, (middle, low, high) in zip(axes, shown):
+            spread = [part[middle] - part[low], part[high] - part[middle]]
+            axis.errorbar(x, part[middle], spread, marker="o", capsize=3, label=plain(name))
+    axes[0].set(ylabel="accuracy (%)")
+    axes[1].set(ylabel="gain over the baseline (points)")
+    axes[1].axhline(0, color="0.3", linestyle="--", linewidth=1)
+    axes[0].legend(fontsize=8)
+    figure.supxlabel("character: share of places with their scene's own hum, throb, tilt and room")
+    sns.despine(figure)
+    return figure
+
+
 def grids(grid: pd.DataFrame) -> Figure:
     """A table of the paper with heads and layers: published accuracies beside the measured ones.
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from asc_lib import stats
+from asc_lib import corpora, plots, stats
 from asc_lib.cli import app
 from asc_lib.fusion import SIZES
 from asc_lib.runs import cells, changes, readable, tables
@@ -115,6 +115,34 @@ def test_a_system_against_itself_with_other_tags(root):
         ["tagger", "shuffled"],
     ]
     assert table["gain"].tolist() == pytest.approx([25.0, 100 * (10 / 40 - 1 / 80)])
+
+
+def test_loss_and_rise_at_the_end_of_training(root):
+    for path in (root / "mini" / "records").glob("*baseline*.json"):
+        record = json.loads(path.read_text())
+        end = record["test"]["accuracy_by_kernel"]["rbf"]
+        record["history"] = [
+            {"epoch": epoch, "loss": 8 / epoch} | ({"test_rbf": end - down} if down else {})
+            for epoch, down in ((4, 0.1), (8, 0.02), (9, 0.01), (10, 0))
+        ]
+        path.write_text(json.dumps(record))
+    row = readable.systems(Results("mini", root).measured).loc["baseline"]
+    assert (row["training loss"], row["rise at the end"]) == ("0.80", "+2.0")  # since epoch 8
+
+
+def test_a_control_of_a_published_model_is_compared_with_it(root):
+    for seed in (0, 1):
+        for tags in ("yamnet", "shuffled_yamnet", "true"):
+            sizes = dict(heads=2, layers=1)
+            write(root, "attention", seed, range(seed, len(tags)), tags=tags, **sizes)
+    table = Results("mini", root).contrasts
+    assert table[["tags", "against"]].to_numpy().tolist() == [
+        ["tagger", "constant"],
+        ["yamnet", "shuffled_yamnet"],
+        ["tagger", "true"],
+        ["yamnet", "true"],
+        ["tagger", "shuffled"],
+    ]
 
 
 def test_detectable_is_at_the_level_of_the_first_comparison(root):
@@ -360,3 +388,25 @@ def test_which_clips_change(tmp_path):
     assert attention["gained"]["rain"] == pytest.approx(100 / 3)  # 0 3 | 0: only 3 is right now
     assert attention["kept"].to_dict()["dog"] == 100
     assert changes.changes(Results("mini", tmp_path / "none")).empty
+
+
+def test_by_character(root, tmp_path):
+    assert Results("mini", root).by_character.empty
+    for value in ("0", "1"):
+        for seed in (0, 1):
+            write(tmp_path / "other", "baseline", seed, range(seed, 20))
+            write(tmp_path / "other", "attention", seed, range(4), heads=2, layers=1)
+        (tmp_path / "other" / "mini").rename(root / f"mini@{value}")
+    (root / "mini@10s").mkdir()  # of a folder with that name
+    for path in root.glob("mini@?/records/*.json"):
+        record = json.loads(path.read_text())
+        record["data"]["name"] = corpora.find(path.parts[-3]).name
+        path.write_text(json.dumps(record))
+    table = Results("mini", root).by_character
+    assert table["character"].tolist() == [0.0, 0.0, 0.3, 0.3, 1.0, 1.0]
+    assert set(table.index) == {"baseline", "attention, 2 heads, 1 layer"}
+    shown = readable.character(table).loc["attention, 2 heads, 1 layer"]
+    assert shown["character"].tolist() == [0.0, 0.3, 1.0]
+    assert shown["accuracy % [95 %]"].str[:4].tolist() == ["90.0", "86.2", "90.0"]
+    figure = plots.by_character(table)
+    assert [len(axis.containers) for axis in figure.axes] == [2, 2]

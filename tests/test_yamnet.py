@@ -104,6 +104,14 @@ def test_scenes_are_tagged_once_and_a_system_answers_with_the_same_tags(
         assert vectors.values.shape == (190, 1, 521) and vectors.times.tolist() == [[0, 0.975]]
         monkeypatch.setattr(yamnet.YamNet, "tag_windows", lambda *_: pytest.fail("computed again"))
         assert open_tag_vectors("yamnet", small_mini, waveforms).fingerprint == vectors.fingerprint
+        train, others = small_mini.rows("train"), {}
+        for name in ("shuffled_yamnet", "constant_yamnet"):
+            others[name] = open_tag_vectors(name, small_mini, waveforms, seed=1).values[train]
+        dealt, same = others.values()
+        assert not np.array_equal(dealt, vectors.values[train])
+        assert np.array_equal(np.sort(dealt, 0), np.sort(vectors.values[train], 0))
+        assert np.ptp(same, 0).max() == 0
+        assert np.allclose(same[0], vectors.values[train].mean(0))
         monkeypatch.undo()
         if not REAL:
             monkeypatch.setattr(published, "model", lambda: model.path)

@@ -22,10 +22,14 @@ from . import records
 
 TAGGER = "01_tagger"
 CONTROL_CELLS = {  # what the paper lacks, and the question of each: other tags, and tags alone
-    **{("combined_shared", tags): CONTROLS[tags] for tags in ("shuffled", "constant", "true")},
-    **{("attention", tags): question for tags, question in CONTROLS.items()},
+    **{
+        ("combined_shared", tags): CONTROLS[tags].question
+        for tags in ("shuffled", "constant", "true")
+    },
+    **{("attention", tags): source.question for tags, source in CONTROLS.items()},
     ("tags_only", "tagger"): "How accurate are tags alone?",
     ("tags_only", "true"): "Is the gain by true tags fusion, or tags alone?",
+    ("tags_only", "yamnet"): "How accurate are tags alone?",
 }
 
 
@@ -87,8 +91,9 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
     """What can be swept, by name: systems with their parameters.
 
     "main": the paper's best cells and the baseline; "systems": one of each; "first": tags alone,
-    baseline, attention, combined; "controls"; "rivals": systems of Table 6 and later; "table2" to
-    "table5"; "all" 56; the three "taggers"; and each system by its own name.
+    baseline, attention, combined; "controls", and "yamnet_controls" of its tags; "rivals": systems
+    of Table 6 and later; "table2" to "table5"; "all" 56; the three "taggers"; and each system by
+    its own name.
     """
     load_plugins()
     paper = {name: entry for name, entry in FUSIONS.items() if entry.table}
@@ -104,10 +109,14 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
         "first": [
             (name, best[name]) for name in ("baseline", "tags_only", "attention", "combined_shared")
         ],
-        "controls": [
-            (name, best[name] | ({} if tags == "tagger" else {"tags": tags}))
-            for name, tags in CONTROL_CELLS
-        ],
+        **{
+            sweep: [
+                (name, best[name] | ({} if tags == "tagger" else {"tags": tags}))
+                for name, tags in CONTROL_CELLS
+                if ("yamnet" in tags) == (sweep == "yamnet_controls")
+            ]
+            for sweep in ("controls", "yamnet_controls")
+        },
         "rivals": [
             (name, best[name] | rival.parameters)
             for rival in RIVALS.values()

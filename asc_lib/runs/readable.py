@@ -43,6 +43,8 @@ def systems(table: pd.DataFrame) -> pd.DataFrame:
             "p (Holm)": _p_values(table["p_holm"]),
             "McNemar, by clip": _p_values(table["mcnemar"]),
             "detectable gain": _texts(table["detectable"]),
+            "training loss": _texts(table["loss"], ".2f"),
+            "rise at the end": _texts(table["rise"], "+.1f"),
             "softmax": _texts(table["softmax"]),
             "best on test": _texts(table["best_on_test"]),
             "all clips outside training": _texts(table["test_all"]),
@@ -55,6 +57,14 @@ def systems(table: pd.DataFrame) -> pd.DataFrame:
 
 def brief(table: pd.DataFrame) -> pd.DataFrame:
     return table[[*table.columns[:5], "parameters"]]
+
+
+def character(table: pd.DataFrame) -> pd.DataFrame:
+    """``Results.by_character`` as text."""
+    if table.empty:
+        return table
+    shown = brief(systems(table)).drop(columns="parameters")
+    return shown.assign(character=table["character"]).sort_values("system", kind="stable")
 
 
 def contrasts(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Tables of what was measured, drawn from records only, beside the paper's for TAU 2019."""
 
+import glob
+import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .. import corpora, stats
+from ..corpora.soundscapes import Recipe
 from ..fusion import FUSIONS, SIZES
 from ..recipes import NAMED, Preset
 from ..settings import NOTEBOOKS, RIVALS
@@ -25,7 +28,7 @@ N_TAGS = 80  # at most, unless a parameter says otherwise
 PREDICTED = ["truth", "predicted", "softmax"]
 UNTESTED = dict.fromkeys(("error", "df", "p"), np.nan)  # a comparison with one seed, or none
 DRAWN = (
-    *("systems", "evidence", "contrasts", "taggers", "by_scene", "by_city"),
+    *("systems", "evidence", "contrasts", "character", "taggers", "by_scene", "by_city"),
     *(f"table{number}" for number in (*GRIDS, 6)),
 )
 
@@ -242,12 +245,14 @@ class Results:
         """One row per system, figures in % on the official test list.
 
         ``mean``, ``std`` over ``seeds``; ``low`` and ``high``: 95 %, over locations and seeds
-        (``stats.Places``). ``gain`` with its ``gain_low`` and ``gain_high``: the difference, clip
-        by clip, to the baseline with the same data and settings; ``error`` and ``df``: its standard
-        error and degrees of freedom; ``p``: its t test, ``p_holm`` corrected for all comparisons of
-        this table; ``detectable``: the smallest gain that had an 80 % chance to be found after that
-        correction; ``mcnemar`` assumes independent clips. With one seed, intervals are over
-        locations alone, and there is no ``p``. ``test_all``: on all clips outside training.
+        (``stats.Places``). ``loss``: of training, at its end; ``rise``: of the accuracy, since the
+        last evaluation in the first 80 % of the epochs, 0 on a plateau. ``gain`` with its
+        ``gain_low`` and ``gain_high``: the difference, clip by clip, to the baseline with the same
+        data and settings; ``error`` and ``df``: its standard error and degrees of freedom; ``p``:
+        its t test, ``p_holm`` corrected for all comparisons of this table; ``detectable``: the
+        smallest gain that had an 80 % chance to be found after that correction; ``mcnemar`` assumes
+        independent clips. With one seed, intervals are over locations alone, and there is no ``p``.
+        ``test_all``: on all clips outside training.
         """
         table = _corrected([self._row(kind) for kind in self.systems])
         if table.empty:
@@ -276,6 +281,8 @@ class Results:
             "test_all": runs.mean("accuracy", "test_all"),
             "seeds": seeds,
             "std": np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan,
+            "loss": np.mean([record["history"][-1]["loss"] for record in runs.records]),
+            "rise": 100 * np.mean([_rise(record) for record in runs.records]),
             "low": 100 * low,
             "high": 100 * high,
             **UNTESTED,
@@ -292,28 +299,41 @@ class Results:
         One row for every other source of tags; columns as in ``measured``. ``n_parameters`` and
         ``n_against`` differ where the other source has another number of tags.
         """
-        own = {
-            (kind.title, kind.changed, kind.data): kind
-            for kind, runs in self.systems.items()
-            if runs.tags == "tagger"
-        }
+        named = {(kind.title, kind.changed, kind.data): kind for kind in self.systems}
         rows = []
         for kind, runs in self.systems.items():
-            system = kind.title.removesuffix(f", {runs.tags} tags")
-            same = own.get((system, kind.changed, kind.data))
-            if runs.tags in CONTROLS and same:
-                rows.append(
-                    {
-                        "system": system,
-                        "tags": "tagger",
-                        "against": runs.tags,
-                        "n_parameters": self.systems[same].records[0]["n_parameters"],
-                        "n_against": runs.records[0]["n_parameters"],
-                        **UNTESTED,
-                        **self._compared(same, kind),
-                    }
-                )
+            for tags in CONTROLS[runs.tags].of if runs.tags in CONTROLS else ():
+                system = kind.title.removesuffix(f", {runs.tags} tags")
+                own = system if tags == "tagger" else f"{system}, {tags} tags"
+                if same := named.get((own, kind.changed, kind.data)):
+                    rows.append(
+                        {
+                            "system": system,
+                            "tags": tags,
+                            "against": runs.tags,
+                            "n_parameters": self.systems[same].records[0]["n_parameters"],
+                            "n_against": runs.records[0]["n_parameters"],
+                            **UNTESTED,
+                            **self._compared(same, kind),
+                        }
+                    )
         return _corrected(rows)
+
+    @cached_property
+    def by_character(self) -> pd.DataFrame:
+        """``measured`` of the systems that also ran on other characters of these composed scenes.
+
+        Beside it ``character``, 0 to 1: how many places have their scene's own marks. Empty where
+        there is one character.
+        """
+        folder = corpora.results(self.data, self.root)
+        parts = {Recipe.character: self.measured}
+        for path in folder.parent.glob(f"{glob.escape(folder.name)}@*"):
+            if re.fullmatch(r"[01]|0?\.\d+", value := path.name.removeprefix(f"{folder.name}@")):
+                parts[float(value)] = Results(path.name, self.root).measured
+        table = pd.concat([parts[value].assign(character=value) for value in sorted(parts)])
+        runs = table.index.value_counts()[table.index].to_numpy()
+        return table[(runs == len(parts)) & (len(parts) > 1)]
 
     def paper_table(self, number: int) -> pd.DataFrame:
         """One of the paper's Tables 2 to 5: ``published`` (TAU 2019) beside what was measured.
@@ -440,7 +460,7 @@ class Results:
             {
                 "question": [
                     CONTROL_CELLS.get((fusion, tags))
-                    or CONTROLS.get(tags)
+                    or (CONTROLS[tags].question if tags in CONTROLS else "")
                     or questions.get(fusion, "What does this fusion gain?")
                     for tags, fusion in zip(table["tags"], table["fusion"])
                 ],
@@ -459,6 +479,7 @@ class Results:
             "systems": readable.systems(self.measured),
             "evidence": self.evidence(),
             "contrasts": readable.contrasts(self.contrasts),
+            "character": readable.character(self.by_character),
             "taggers": self.taggers(),
             "by_scene": self.by("scene").round(1).rename_axis("system"),
             "by_city": self.by("city").round(1).rename_axis("system"),
@@ -469,6 +490,16 @@ class Results:
                 found[f"table{number}"] = readable.grid(grid)
         found["table6"] = readable.rivals(self.table6())
         return {f"{name}.csv": table.to_csv() for name, table in found.items() if len(table)}
+
+
+def _rise(record: dict) -> float:
+    """Of the accuracy, since the last evaluation in the first 80 % of the epochs."""
+    before = [
+        row["test_rbf"]
+        for row in record["history"]
+        if "test_rbf" in row and row["epoch"] <= 0.8 * record["history"][-1]["epoch"]
+    ]
+    return record["test"]["accuracy_by_kernel"]["rbf"] - before[-1] if before else np.nan
 
 
 def _corrected(rows: list[dict]) -> pd.DataFrame:

@@ -87,15 +87,16 @@ def shuffled(
     corpus: SceneCorpus,
     waveforms: Store,
     seed: int,
+    of: Callable = from_tagger,
     from_training: bool = False,
     each_epoch: bool = False,
 ) -> TagVectors:
-    """The tagger's, dealt out to other clips of the same split.
+    """A tagger's, dealt out to other clips of the same split.
 
     ``from_training``: test clips draw theirs from training clips instead. ``each_epoch``: training
     clips draw theirs again in each epoch.
     """
-    found = from_tagger(source, corpus, waveforms, seed)
+    found = of(source, corpus, waveforms, seed)
     rng = np.random.default_rng(seed)
     order = np.arange(len(found.values))
     train = corpus.rows("train")
@@ -107,9 +108,11 @@ def shuffled(
     return replace(found, values=found.values[order], tagger=None, redrawn=again)
 
 
-def constant(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
-    """The mean of the tagger's over the training clips, the same for every clip."""
-    found = from_tagger(source, corpus, waveforms, seed)
+def constant(
+    source: str, corpus: SceneCorpus, waveforms: Store, seed: int, of: Callable = from_tagger
+) -> TagVectors:
+    """The mean of a tagger's over the training clips, the same for every clip."""
+    found = of(source, corpus, waveforms, seed)
     mean = found.values[corpus.rows("train")].mean(0)
     return replace(found, values=np.broadcast_to(mean, found.values.shape), tagger=None)
 
@@ -200,6 +203,7 @@ class TagSource(NamedTuple):
     matches: Callable[[str], bool] | None = None  # None: the name alone
     question: str = ""  # that it answers as a control
     by_seed: bool = False  # its tag vectors differ from seed to seed
+    of: tuple[str, ...] = ("tagger",)  # whose tags it controls
 
 
 SOURCES = [
@@ -207,7 +211,7 @@ SOURCES = [
     TagSource("yamnet", from_yamnet),
     TagSource("shuffled", shuffled, None, "What do the tags of other clips do?", True),
     TagSource("constant", constant, question="What if every clip has the same tags?"),
-    TagSource("true", true, question="What would a perfect tagger give?"),
+    TagSource("true", true, question="What would a perfect tagger give?", of=("tagger", "yamnet")),
     TagSource(
         "shuffled_from_training",
         partial(shuffled, from_training=True),
@@ -232,6 +236,19 @@ SOURCES = [
         question="And where their errors are no names of clips, as they change in each epoch?",
         by_seed=True,
     ),
+    TagSource(
+        "shuffled_yamnet",
+        partial(shuffled, of=from_yamnet),
+        question="Is it what YAMNet hears in a clip, or that there are tags?",
+        by_seed=True,
+        of=("yamnet",),
+    ),
+    TagSource(
+        "constant_yamnet",
+        partial(constant, of=from_yamnet),
+        question="And if every clip has the same?",
+        of=("yamnet",),
+    ),
     TagSource("macs", from_macs),
     TagSource(
         f"the path of a table ({', '.join(READERS)})",
@@ -244,7 +261,7 @@ SOURCES = [
         lambda source: source.startswith(HUB),
     ),
 ]
-CONTROLS = {source.name: source.question for source in SOURCES if source.question}
+CONTROLS = {source.name: source for source in SOURCES if source.question}
 BY_SEED = {source.name for source in SOURCES if source.by_seed}
 
 
