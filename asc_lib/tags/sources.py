@@ -87,7 +87,7 @@ def shuffled(
     corpus: SceneCorpus,
     waveforms: Store,
     seed: int,
-    of: Callable = from_tagger,
+    of: Callable | None = None,
     from_training: bool = False,
     each_epoch: bool = False,
 ) -> TagVectors:
@@ -96,7 +96,7 @@ def shuffled(
     ``from_training``: test clips draw theirs from training clips instead. ``each_epoch``: training
     clips draw theirs again in each epoch.
     """
-    found = of(source, corpus, waveforms, seed)
+    found = (of or from_tagger)(source, corpus, waveforms, seed)
     rng = np.random.default_rng(seed)
     order = np.arange(len(found.values))
     train = corpus.rows("train")
@@ -109,10 +109,10 @@ def shuffled(
 
 
 def constant(
-    source: str, corpus: SceneCorpus, waveforms: Store, seed: int, of: Callable = from_tagger
+    source: str, corpus: SceneCorpus, waveforms: Store, seed: int, of: Callable | None = None
 ) -> TagVectors:
     """The mean of a tagger's over the training clips, the same for every clip."""
-    found = of(source, corpus, waveforms, seed)
+    found = (of or from_tagger)(source, corpus, waveforms, seed)
     mean = found.values[corpus.rows("train")].mean(0)
     return replace(found, values=np.broadcast_to(mean, found.values.shape), tagger=None)
 
