@@ -161,7 +161,7 @@ def test_every_published_cell_has_a_notebook():
     ]
     with pytest.raises(
         ValueError,
-        match="unknown sweep 'table9': choose one of main, systems, first, controls, yamnet_controls",
+        match="unknown sweep 'table9': choose one of main, systems, first, controls, yamnet",
     ):
         grid.cells("table9")
 
