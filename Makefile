@@ -72,16 +72,18 @@ notebooks: env ## execute the notebooks in place, as they are committed
 	$(BIN)/python tests/tidy_notebooks.py $(PATHS)
 
 evidence: export ASC_RESULTS = $(CURDIR)/results/again
-evidence: env ## the sweeps of RESULTS.md on today's corpora, in results/again (hours)
+evidence: env ## the sweeps of RESULTS.md, in results/again (a day on two cores)
+	for sweep in main attention_in_time tag_targets; do \
+	  $(BIN)/asc sweep $$sweep --data esc50 --tags yamnet --seeds 0 1 2 3 4 || exit 1; done
+	$(BIN)/asc sweep yamnet_controls --data esc50 --seeds 0 1 2
+	for character in 0 1; do \
+	  $(BIN)/asc sweep first --data esc50@$$character --tags yamnet --seeds 0 1 2 || exit 1; done
+	for sweep in attention combined_shared controls; do \
+	  $(BIN)/asc sweep $$sweep --data esc50 --seeds 0 1 2 || exit 1; done
 	$(BIN)/asc sweep taggers --data esc50
-	$(BIN)/asc sweep main --data esc50 --seeds 0 1 2 3 4
-	$(BIN)/asc sweep controls --data esc50 --seeds 0 1 2 3 4
+	$(BIN)/asc sweep rivals --data esc50 --tags yamnet
 	$(BIN)/asc sweep all --data mini
-	$(BIN)/asc sweep main --data mini --seeds 0 1 2 3 4
-	$(BIN)/asc probe --data mini
-	$(BIN)/asc probe --data esc50
-	$(BIN)/asc tables --data mini
-	$(BIN)/asc tables --data esc50
+	for data in mini esc50; do $(BIN)/asc probe --data $$data; $(BIN)/asc tables --data $$data || exit 1; done
 	$(BIN)/asc paper
 	$(BIN)/asc simulate
 

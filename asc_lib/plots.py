@@ -445,11 +445,13 @@ def gains(table: pd.DataFrame) -> Figure:
 
 def by_character(table: pd.DataFrame) -> Figure:
     """``Results.by_character``: accuracy, and gain over the baseline, against the character."""
-    parts = list(table.groupby(level=0, sort=False))[:8]
+    names = pd.Series(table.index.unique())
+    names, left_out = cut(names, -np.arange(len(names)), 8, "systems")
     shown = ("mean", "low", "high"), ("gain", "gain_low", "gain_high")
-    figure, axes = figure_of(11, 4, 1, 2, sharex=True)
-    for number, (name, part) in enumerate(parts):
-        x = part["character"] + 0.012 * (number - len(parts) / 2)  # beside each other
+    figure, axes = figure_of(11, 4, 1, 2, sharex=True, notes=(left_out,))
+    for number, name in enumerate(names):
+        part = table.loc[[name]]
+        x = part["character"] + 0.012 * (number - len(names) / 2)  # beside each other
         for axis, (middle, low, high) in zip(axes, shown):
             spread = [part[middle] - part[low], part[high] - part[middle]]
             axis.errorbar(x, part[middle], spread, marker="o", capsize=3, label=plain(name))

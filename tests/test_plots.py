@@ -131,6 +131,10 @@ class Made:
     def gains(self):
         return plots.gains(systems(len(self.labels), self.odd))
 
+    def by_character(self):
+        table = systems(len(self.labels), self.odd)
+        return plots.by_character(pd.concat([table.assign(character=k) for k in (0, 0.3, 1)]))
+
     def grids(self):
         grid = pd.DataFrame(
             [(h, n) for h in (1, 2, 4, 8) for n in range(6)], None, ["heads", "layers"]
@@ -170,6 +174,7 @@ def cut_at(name: str, labels: int, tags: int, filters: int) -> list[str]:
         "heat": [(plots.ROWS, tags), (plots.COLUMNS, labels)],
         "images": [(32, labels)],
         "tags_of": [(6, tags)],
+        "by_character": [(8, labels)],
         "confusion": [(plots.COLUMNS, labels)],
         "by_filter": [(plots.ROWS, tags)],
         "what_if": [(what_if.SCENES, labels)],
