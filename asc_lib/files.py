@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import math
+import multiprocessing
 import os
 import re
 import shutil
@@ -62,6 +63,11 @@ def results_root() -> Path:
 def cores() -> int:
     """Processors that this process may use: of its container and its affinity."""
     return joblib.cpu_count()
+
+
+def processes() -> int:
+    """How many processes work may be split into: one in a worker of Dask's, which has no others."""
+    return 1 if multiprocessing.current_process().daemon else cores()
 
 
 def progress(items: Iterable, what: str, total: int | None = None) -> tqdm:

@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import multiprocessing
 import os
 import re
 import struct
@@ -614,6 +615,12 @@ def test_a_gpu_counts_where_torch_sees_it(monkeypatch, pinned):
     assert sweep._visible_gpus() == []  # there is none in tests
     monkeypatch.setattr(sweep.torch.cuda, "device_count", lambda: 2)
     assert len(sweep._visible_gpus()) <= 2
+
+
+def test_a_worker_of_a_sweep_starts_no_process(monkeypatch):
+    assert files.processes() == files.cores()
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    assert files.processes() == 1
 
 
 def test_cores_are_those_that_this_process_may_use():

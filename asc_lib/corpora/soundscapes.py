@@ -24,7 +24,7 @@ import pandas as pd
 import soundfile
 from scipy import fft, signal
 
-from ..files import cores, data_root, fingerprint, made_once, progress
+from ..files import data_root, fingerprint, made_once, processes, progress
 from ..recipes import TAG_RATE
 from ..registry import ParameterError
 from . import audio, checks, fsdkaggle2019, tau2019
@@ -286,7 +286,7 @@ def _write_location(
 
 
 def _in_parallel(function: Callable, items: Sequence, *shared: object) -> list:
-    made = joblib.Parallel(n_jobs=min(cores(), 16), batch_size=4, return_as="generator")(
+    made = joblib.Parallel(n_jobs=min(processes(), 16), batch_size=4, return_as="generator")(
         joblib.delayed(function)(item, *shared) for item in items
     )
     return list(progress(made, "composing", len(items)))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .. import stats, training
 from ..corpora import DataSet, SceneCorpus
-from ..files import cores, made_once, written_whole
+from ..files import made_once, processes, written_whole
 from ..tagging_net import TaggingNet
 from .tag_data import TagData, tagger_path
 from .tagger import Tagger, tag, threads
@@ -59,7 +59,7 @@ def train(data: TagData, checkpoints: Path) -> tuple[list[Tagger], pd.DataFrame]
     """
     torch.manual_seed(data.seed)
     nets = dict.fromkeys(data.networks, TaggingNet(len(data.corpus.tags), data.sizes))
-    workers = cores() // data.threads if data.device == "cpu" else 1
+    workers = processes() // data.threads if data.device == "cpu" else 1
     stages = []
     histories = []
     for stage in (1, 2):
