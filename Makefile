@@ -36,7 +36,7 @@ started=$$(date +%s) && $(BIN)/papermill --no-progress-bar --log-level ERROR not
   $(ASC_RESULTS)/mini/notebooks/$(1).ipynb && echo "   $(1): $$(( $$(date +%s) - started )) s"
 endef
 
-test: env ## ruff, unit tests, all notebooks through nbval and papermill (13 minutes)
+test: env ## ruff, unit tests, all notebooks through nbval and papermill (a quarter of an hour)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope --nbval-lax $(PATHS) tests

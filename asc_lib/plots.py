@@ -448,13 +448,20 @@ def by_character(table: pd.DataFrame) -> Figure:
     names = pd.Series(table.index.unique())
     names, left_out = cut(names, -np.arange(len(names)), 8, "systems")
     shown = ("mean", "low", "high"), ("gain", "gain_low", "gain_high")
-    figure, axes = figure_of(11, 4, 1, 2, sharex=True, notes=(left_out,))
+    notes = (
+        "line: 95 % interval; hollow: one seed, so over locations alone, and too narrow",
+        left_out,
+    )
+    figure, axes = figure_of(11, 4, 1, 2, sharex=True, notes=notes)
     for number, name in enumerate(names):
-        part = table.loc[[name]]
+        part, colour = table.loc[[name]], f"C{number}"
         x = part["character"] + 0.012 * (number - len(names) / 2)  # beside each other
+        fills = np.where(part["seeds"].map(len) > 1, colour, "w")
         for axis, (middle, low, high) in zip(axes, shown):
             spread = [part[middle] - part[low], part[high] - part[middle]]
-            axis.errorbar(x, part[middle], spread, marker="o", capsize=3, label=plain(name))
+            line = axis.errorbar(x, part[middle], spread, color=colour, capsize=3)
+            line.set_label(plain(name))
+            axis.scatter(x, part[middle], color=fills, edgecolor=colour, zorder=3)
     axes[0].set(ylabel="accuracy (%)")
     axes[1].set(ylabel="gain over the baseline (points)")
     axes[1].axhline(0, color="0.3", linestyle="--", linewidth=1)
