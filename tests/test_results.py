@@ -61,7 +61,7 @@ def test_committed_evidence_is_complete():
     esc50, mini = (Results(data, RESULTS) for data in ("esc50", "mini"))
     sweeps = cells.sweeps()
     with_yamnet = {
-        tables.title(name, sizes | {"tags": "yamnet"} * (name != "baseline"))
+        tables.title(name, sizes | ({} if name == "baseline" else {"tags": "yamnet"}))
         for name, sizes in sweeps["main"]
     }
     assert with_yamnet <= set(esc50.measured.index)
