@@ -28,7 +28,8 @@ N_TAGS = 80  # at most, unless a parameter says otherwise
 PREDICTED = ["truth", "predicted", "softmax"]
 UNTESTED = dict.fromkeys(("error", "df", "p"), np.nan)  # a comparison with one seed, or none
 DRAWN = (
-    *("systems", "evidence", "contrasts", "character", "taggers", "by_scene", "by_city"),
+    *("systems", "evidence", "contrasts", "learning", "character", "taggers"),
+    *("by_scene", "by_city"),
     *(f"table{number}" for number in (*GRIDS, 6)),
 )
 
@@ -450,6 +451,16 @@ class Results:
                 )
         return clips
 
+    def learning(self) -> pd.DataFrame:
+        """Accuracy (%) on the test clips after each evaluated epoch, mean over seeds."""
+        curves = {
+            (self.names[kind], record["parameters"]["seed"]): _curve(record)
+            for kind, runs in self.systems.items()
+            for record in runs.records
+        }
+        table = 100 * pd.DataFrame(curves).T.groupby(level=0, sort=False).mean()
+        return table.sort_index(axis=1).round(1).rename_axis("system")
+
     def evidence(self) -> pd.DataFrame:
         """One row per system: the question, the figure that answers it, and the command."""
         table = self.measured
@@ -479,6 +490,7 @@ class Results:
             "systems": readable.systems(self.measured),
             "evidence": self.evidence(),
             "contrasts": readable.contrasts(self.contrasts),
+            "learning": self.learning() if self.systems else pd.DataFrame(),
             "character": readable.character(self.by_character),
             "taggers": self.taggers(),
             "by_scene": self.by("scene").round(1).rename_axis("system"),
@@ -492,14 +504,18 @@ class Results:
         return {f"{name}.csv": table.to_csv() for name, table in found.items() if len(table)}
 
 
+def _curve(record: dict) -> dict[int, float]:
+    """Accuracy on the test clips after each evaluated epoch, of the SVM with the RBF kernel."""
+    history = record["history"]
+    points = {row["epoch"]: row["test_rbf"] for row in history if "test_rbf" in row}
+    return points | {history[-1]["epoch"]: record["test"]["accuracy_by_kernel"]["rbf"]}
+
+
 def _rise(record: dict) -> float:
     """Of the accuracy, since the last evaluation in the first 80 % of the epochs."""
-    before = [
-        row["test_rbf"]
-        for row in record["history"]
-        if "test_rbf" in row and row["epoch"] <= 0.8 * record["history"][-1]["epoch"]
-    ]
-    return record["test"]["accuracy_by_kernel"]["rbf"] - before[-1] if before else np.nan
+    curve = _curve(record)
+    before = [curve[epoch] for epoch in sorted(curve) if epoch <= 0.8 * max(curve)]
+    return curve[max(curve)] - before[-1] if before else np.nan
 
 
 def _corrected(rows: list[dict]) -> pd.DataFrame:
