@@ -270,7 +270,7 @@ class Results:
             "changed": kind.changed,
             "table": first["table"],
             "command": command(first, self.preset, self.data),
-            "control": first["table"] is None or runs.tags in CONTROLS,
+            "control": first["system"] == "tags_only" or runs.tags in CONTROLS,
             **{size: first["parameters"].get(size) for size in SIZES},
             "fusion": first["system"],
             "tags": runs.tags,
