@@ -220,9 +220,9 @@ def test_stage_2_learns_what_the_teachers_say(tmp_path):
 def test_a_tagger_cut_short_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     """And networks trained in processes of their own are those trained in turn in this one."""
     data = made_up_data(epochs=2)
-    monkeypatch.setattr(tagger_training, "cores", lambda: 2)
+    monkeypatch.setattr(tagger_training, "processes", lambda: 2)
     whole, _ = tagger_training.train(data, tmp_path / "whole")
-    monkeypatch.setattr(tagger_training, "cores", lambda: 1)
+    monkeypatch.setattr(tagger_training, "processes", lambda: 1)
     calls, fit = [], tagger_training.training.fit
 
     def cut(*given, **options):
