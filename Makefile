@@ -83,7 +83,8 @@ evidence: env ## the sweeps of RESULTS.md, in results/again (a day on two cores)
 	$(BIN)/asc sweep taggers --data esc50
 	$(BIN)/asc sweep rivals --data esc50 --tags yamnet
 	$(BIN)/asc sweep all --data mini
-	for data in mini esc50; do $(BIN)/asc probe --data $$data; $(BIN)/asc tables --data $$data || exit 1; done
+	for data in mini esc50; do $(BIN)/asc probe --data $$data || exit 1; done
+	for data in mini esc50 esc50@0 esc50@1; do $(BIN)/asc tables --data $$data || exit 1; done
 	$(BIN)/asc paper
 	$(BIN)/asc simulate
 
