@@ -322,13 +322,20 @@ class TwoTones:
 
 def test_lwlrap_is_sklearns_weighted_by_labels():
     rng = np.random.default_rng(0)
-    targets, scores = (rng.random((50, 9)) < 0.25).astype(float), rng.random((50, 9))
+    targets = (rng.random((50, 9)) < 0.25).astype(float)
     kept = targets.sum(1) > 0
     weights = targets[kept].sum(1)
-    expected = label_ranking_average_precision_score(
-        targets[kept], scores[kept], sample_weight=weights
-    )
-    assert stats.lwlrap(targets, scores) == pytest.approx(expected)
+    for scores in (rng.random((50, 9)), rng.integers(3, size=(50, 9)) / 2):  # the second has ties
+        by_clip = [
+            label_ranking_average_precision_score(right[None], given[None])
+            for right, given in zip(targets[kept], scores[kept])
+        ]
+        found, labels = stats.lrap_by_clip(targets, scores)
+        assert found == pytest.approx(by_clip) and (labels == weights).all()
+        expected = label_ranking_average_precision_score(
+            targets[kept], scores[kept], sample_weight=weights
+        )
+        assert stats.lwlrap(targets, scores) == pytest.approx(expected)
     assert stats.lwlrap(targets, targets) == 1
     with pytest.raises(ValueError, match="at least one clip with a label"):
         stats.lwlrap(np.zeros((2, 3)), np.ones((2, 3)))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -18,7 +19,7 @@ from ..tagging_net import MelSpectrogram, TaggingNet, standardised_decibels
 from ..training import loaded
 from .windows import WindowTagger
 
-VERSION = 3  # raised when a change of the code changes what a tagger learns or gives
+VERSION = 4  # raised when a change of the code changes what a tagger learns or gives
 
 
 @contextlib.contextmanager
@@ -69,14 +70,18 @@ class Tagger(WindowTagger):
         """Tag vectors [B, c] of linear mel power [B, bands, frames]: the mean over networks."""
         return torch.stack([tag(self.nets[fold], mel) for fold in folds]).mean(0)
 
-    def tag_clips(self, mels: list[torch.Tensor], folds: np.ndarray) -> np.ndarray:
-        """Tag vectors [clips, c] of tag clips, each from networks that have not heard its fold."""
-        return torch.cat(
-            [
-                self.probabilities(mel[None], self.unbiased(int(fold)))
-                for mel, fold in zip(mels, folds)
-            ]
-        ).numpy()
+    def tag_clips(self, mels: list[torch.Tensor], folds: np.ndarray, batch: int = 16) -> np.ndarray:
+        """Tag vectors [clips, c] of tag clips, each from networks that have not heard its fold.
+
+        Clips of one fold and length go through the networks together.
+        """
+        out = np.zeros((len(mels), len(self.tags)), "float32")
+        alike = pd.DataFrame({"fold": folds, "frames": [mel.shape[1] for mel in mels]})
+        for (fold, _), rows in alike.groupby(["fold", "frames"]).indices.items():
+            for part in np.split(rows, range(batch, len(rows), batch)):
+                mel = torch.stack([mels[row] for row in part])
+                out[part] = self.probabilities(mel, self.unbiased(fold)).numpy()
+        return out
 
     def tag_mono(self, windows: torch.Tensor) -> torch.Tensor:
         device = next(next(iter(self.nets.values())).parameters()).device

@@ -19,7 +19,7 @@ from ..corpora import DataSet, SceneCorpus
 from ..files import made_once, processes, written_whole
 from ..tagging_net import TaggingNet
 from .tag_data import TagData, tagger_path
-from .tagger import Tagger, tag, threads
+from .tagger import Tagger, threads
 
 PSEUDO_WEIGHT = 20.0  # of the mean squared error that stage 2 adds
 
@@ -80,17 +80,21 @@ def _fit(
     net, sizes = copy.deepcopy(net), data.sizes
     with_pseudo = data.supervision == "pseudo_labels"
     pseudo = _pseudo_labels(data, fold, checkpoints) if with_pseudo and stage == 2 else None
-    optimiser = torch.optim.Adam(net.to(data.device).parameters(), sizes.lr)
+    optimiser = torch.optim.Adam(net.to(data.device).parameters(), sizes.lr, fused=True)
 
     def teach(epoch: int) -> dict:
         if run_by not in (os.getpid(), os.getppid()):  # it was killed
             raise SystemExit
         # Keep the noisy clips' tag vectors at the end of each cycle of stage 1.
         if with_pseudo and stage == 1 and epoch % sizes.epochs == 0:
-            vectors = [tag(net, data.mels[row][None]) for row in data.noisy_rows()]
+            noisy = data.noisy_rows()
+            teacher = Tagger({fold: net}, data.corpus.tags, sizes)
+            vectors = teacher.tag_clips(
+                [data.mels[row] for row in noisy], np.full(len(noisy), fold)
+            )
             cycle = epoch // sizes.epochs
             with written_whole(checkpoints / f"fold{fold}-cycle{cycle}.npy") as file:
-                np.save(file, torch.cat(vectors).numpy())
+                np.save(file, vectors)
         return {}
 
     with threads(data.threads):
