@@ -1,6 +1,7 @@
 """Notebooks: each one's contract through papermill, and what a committed notebook must be."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from helpers import NOTEBOOKS, papermill, words
 
 from asc_lib.files import REPOSITORY
-from asc_lib.runs import cells, records
+from asc_lib.registry import ParameterError
+from asc_lib.runs import records
 from asc_lib.use.system import load as system_of
 
 COMMITTED = sorted(NOTEBOOKS.glob("0[0-9]_*.ipynb"))
@@ -25,22 +27,40 @@ RUNS = {
     "03_concatenation": ({"fusion": "codecat", "tags": "true"}, "codecat", 2),
     "04_attention": ({"heads": 4, "layers": 0}, "attention", 3),
     "05_combined": ({"fusion": "combined_separate", "tags": "shuffled"}, "combined_separate", 4),
-    "08_rivals": ({"fusion": "attention", "system": "sinc_acl", "tags": "true"}, "attention", 3),
+    "08_rivals": ({"system": "specialists"}, "baseline", 2),
 }
+NO_DATA = "parameter 'data' is 'nope': choose one of esc50, mini, tau2019"
+
+
+@pytest.fixture(scope="module")
+def results_of(tmp_path_factory):
+    """Folder of the results of one of ``RUNS``, executed once for each ``attempt``."""
+
+    @cache
+    def execute(name: str, attempt: int = 0) -> Path:
+        results = tmp_path_factory.mktemp(name) / "results"
+        # half of them from the notebooks' folder, half from another one
+        inside = name in ("03_concatenation", "04_attention")
+        notebook, cwd = (
+            (f"{name}.ipynb", NOTEBOOKS)
+            if inside
+            else (NOTEBOOKS / f"{name}.ipynb", results.parent)
+        )
+        done = papermill(notebook, results, cwd, *ONE_EPOCH, *words(RUNS[name][0]))
+        assert done.returncode == 0, done.stderr[-2000:]
+        return results
+
+    return execute
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_scene_notebook_leaves_its_record_and_its_system(name, tmp_path):
+def test_a_scene_notebook_leaves_its_record_and_its_system(name, results_of, tmp_path):
     parameters, fusion, table = RUNS[name]
-    # half of them from the notebooks' folder, half from another one
-    cwd = NOTEBOOKS if name in ("03_concatenation", "04_attention") else tmp_path
-    notebook = f"{name}.ipynb" if cwd != tmp_path else NOTEBOOKS / f"{name}.ipynb"
-    done = papermill(notebook, tmp_path / "results", cwd, *ONE_EPOCH, *words(parameters))
-    assert done.returncode == 0, done.stderr[-2000:]
-    record = record_of(tmp_path / "results")
+    results = results_of(name)
+    record = record_of(results)
     assert (record["system"], record["table"]) == (fusion, table)
     expected = {"data": "mini", "seed": 0, "epochs": 1} | parameters
-    expected["front_end"] = expected.pop("system", "narrow")  # a system of notebook 08
+    expected |= {"recipe": expected.pop("system")} if name == "08_rivals" else {}
     assert record["parameters"].items() >= expected.items()
     assert record["data"]["clips"] == {"train": 360, "test": 180, "unused": 20}
     assert record["test"]["clips"] == 180 and record["test_all"]["clips"] == 200
@@ -51,14 +71,15 @@ def test_a_scene_notebook_leaves_its_record_and_its_system(name, tmp_path):
         assert figures["choices"] == 2
         assert figures["accuracy_by_kernel"]["rbf"] == figures["accuracy"]
         assert max(figures["accuracy_by_kernel"].values()) == figures["accuracy_paper_protocol"]
-    clips = records.read_predictions(record["run"], "mini", tmp_path / "results")
+    clips = records.read_predictions(record["run"], "mini", results)
     test = clips[clips["split"] == "test"]
     assert len(clips) == 200 and (test["truth"] == test["predicted"]).mean() == pytest.approx(
         record["test"]["accuracy"]
     )
-    assert len(record["history"]) == 1 and record["seconds"] > 0 and record["environment"]["torch"]
-    assert (record["tags"] is None) == (name == "02_baseline")
-    folder = tmp_path / "results" / "mini" / "systems" / record["run"]
+    assert len(record["history"]) == (5 if name == "08_rivals" else 1)
+    assert record["seconds"] > 0 and record["environment"]["torch"]
+    assert (record["tags"] is None) == (fusion == "baseline")
+    folder = results / "mini" / "systems" / record["run"]
     assert system_of(folder).about["test"] == record["test"]
     if name == "04_attention":
         notebook = NOTEBOOKS / "07_your_recordings.ipynb"
@@ -104,39 +125,43 @@ def test_a_folder_that_is_no_system_stops_notebook_07(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["00_data", "06_results", "07_your_recordings"])
-def test_the_other_notebooks_take_data(name, tmp_path):
-    notebook = NOTEBOOKS / f"{name}.ipynb"
-    done = papermill(notebook, tmp_path / "results", tmp_path, "-p", "data", "nope")
-    assert (
-        done.returncode != 0
-        and "parameter 'data' is 'nope': choose one of esc50, mini, tau2019" in done.stderr
-    )
+def begin(name: str, **parameters) -> None:
+    """Execute a notebook's cells up to its settings, with these parameters."""
+    names = {}
+    for cell in json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+            names |= parameters if cell["metadata"].get("tags") == ["parameters"] else {}
+            if "settings" in names:
+                return
 
 
-@pytest.mark.parametrize(
-    "parameters, message",
-    [
-        (("-p", "head", "2"), "unknown parameter 'head'; did you mean 'heads'?"),
-        (("-p", "heads", "3"), "3 does not divide the 128 filters"),
-        (("-p", "heads", "true"), "parameter 'heads' is a whole number"),
-    ],
-)
-def test_wrong_parameters_stop_a_notebook(parameters, message, tmp_path):
-    done = papermill("04_attention.ipynb", tmp_path / "results", NOTEBOOKS, *parameters)
-    assert done.returncode != 0 and message in done.stderr
+def test_an_unknown_parameter_stops_a_notebook(tmp_path):
+    done = papermill("04_attention.ipynb", tmp_path / "results", NOTEBOOKS, "-p", "head", "2")
+    assert done.returncode != 0
+    assert "unknown parameter 'head'; did you mean 'heads'?" in done.stderr
     assert not list((tmp_path / "results").glob("*/records/*"))
 
 
-def test_the_same_run_twice_gives_the_same_record(tmp_path):
-    cell = cells.cell("baseline", {}, data="mini", seed=3, epochs=1)
-    found = []
-    for attempt in ("first", "second"):
-        done = papermill(cell.path, tmp_path / attempt, tmp_path, *words(cell.parameters))
-        assert done.returncode == 0, done.stderr[-2000:]
-        found.append(record_of(tmp_path / attempt))
-        found[-1].pop("seconds")
-    assert found[0] == found[1]
+@pytest.mark.parametrize(
+    "name, parameters, message",
+    [
+        ("04_attention", {"heads": 3}, "3 does not divide the 128 filters"),
+        ("04_attention", {"heads": True}, "parameter 'heads' is a whole number"),
+        *(
+            (name, {"data": "nope"}, NO_DATA)
+            for name in ("00_data", "06_results", "07_your_recordings")
+        ),
+    ],
+)
+def test_a_wrong_value_stops_a_notebook(name, parameters, message):
+    with pytest.raises(ParameterError, match=message):
+        begin(name, **parameters)
+
+
+def test_the_same_run_twice_gives_the_same_record(results_of):
+    first, second = (record_of(results_of("02_baseline", attempt)) for attempt in (0, 1))
+    assert first.pop("seconds") and second.pop("seconds") and first == second
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
