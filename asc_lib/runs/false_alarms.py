@@ -18,7 +18,7 @@ CLIPS, SYSTEMS = 0.35, 0.15
 # Seeds; deviations of the trainings of either system; that of a bed in the systems' difference.
 SCENARIOS = list(
     itertools.product(
-        (1, 3, 5), ((0.02, 0.02), (0.05, 0.05), (0.1, 0.1), (0.1, 0.02)), (0.0, 0.05, 0.15)
+        (1, 3, 5, 2), ((0.02, 0.02), (0.05, 0.05), (0.1, 0.1), (0.1, 0.02)), (0.0, 0.05, 0.15)
     )
 )
 CHUNK = 500  # simulations at a time
