@@ -80,9 +80,10 @@ class TaggingNet(nn.Module):
 
     def embed(self, image: torch.Tensor) -> torch.Tensor:
         """Standardised log-mel images [B, bands, frames] to [B, width of the last stage]."""
+        # Channels last is the faster order on a processor.
         first = self.stem[0](image.unsqueeze(1)).contiguous(memory_format=torch.channels_last)
         features = self.blocks(self.stem[1:](first))  # [B, width, bands / 32, frames / 32]
-        return features.amax((-2, -1))  # (channels last is the faster order, here on a processor)
+        return features.amax((-2, -1))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Standardised log-mel images [B, bands, frames] to the curated head's logits [B, c]."""

@@ -15,7 +15,8 @@ from ..corpora import esc50, soundscapes
 
 # Deviations of clips, and of a system in a clip: about those of the records of version 1.
 CLIPS, SYSTEMS = 0.35, 0.15
-# Seeds; deviations of the trainings of either system; that of a bed in the systems' difference.
+# Seeds (2 stands last: a scenario's number seeds its draws); deviations of the trainings of either
+# system; that of a bed in the systems' difference.
 SCENARIOS = list(
     itertools.product(
         (1, 3, 5, 2), ((0.02, 0.02), (0.05, 0.05), (0.1, 0.1), (0.1, 0.02)), (0.0, 0.05, 0.15)
