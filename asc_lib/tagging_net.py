@@ -3,6 +3,7 @@
 import torch
 import torchaudio
 from torch import nn
+from torch.nn import functional as F
 
 from .recipes import TAG_RATE, TaggerSizes
 
@@ -33,6 +34,31 @@ def standardised_decibels(mel: torch.Tensor) -> torch.Tensor:
     return (decibels - mean) / (deviation + 1e-6)
 
 
+class Residual(nn.Module):
+    """ResNet's basic block, under torchvision's names: two convolutions beside a shortcut.
+
+    [B, before, H, W] to [B, filters, H / stride, W / stride].
+    """
+
+    def __init__(self, before: int, filters: int, stride: int):
+        super().__init__()
+        shortcut = nn.Identity()
+        if stride > 1 or before != filters:
+            shortcut = nn.Sequential(
+                nn.Conv2d(before, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
+            )
+        self.conv1 = nn.Conv2d(before, filters, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.downsample = shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        second = self.bn2(self.conv2(first))
+        return F.relu(second.add_(self.downsample(x)), inplace=True)
+
+
 class TaggingNet(nn.Module):
     """ResNet with one input channel, global max pooling, and one head for each set of clips.
 
@@ -41,8 +67,6 @@ class TaggingNet(nn.Module):
 
     def __init__(self, n_tags: int, sizes: TaggerSizes):
         super().__init__()
-        from torchvision.models.resnet import BasicBlock  # takes seconds; scenes do without it
-
         width = sizes.widths[0]
         self.stem = nn.Sequential(
             nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False),
@@ -54,12 +78,7 @@ class TaggingNet(nn.Module):
         for stage, (filters, depth) in enumerate(zip(sizes.widths, sizes.depths)):
             for block in range(depth):
                 stride = 2 if stage and not block else 1
-                down = None
-                if stride > 1 or width != filters:
-                    down = nn.Sequential(
-                        nn.Conv2d(width, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
-                    )
-                blocks.append(BasicBlock(width, filters, stride, down))
+                blocks.append(Residual(width, filters, stride))
                 width = filters
         self.blocks = nn.Sequential(*blocks)
         self.curated = self._head(width, n_tags)

@@ -32,6 +32,15 @@ def test_pre_emphasis_is_the_filter_of_the_paper():
     assert pre_emphasis(torch.zeros(2, 480_000)).shape == (2, 479_999)
 
 
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 47_999, 96_000])
+@pytest.mark.parametrize("shape", [(1,), (3,), (44_101,), (2, 9_999)])
+def test_samples_are_resampled_as_by_librosa(shape, rate):
+    x = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
+    expected = librosa.resample(x, orig_sr=rate, target_sr=48_000)
+    assert np.array_equal(audio.resampled(x, rate, 48_000), expected)
+    assert audio.resampled(x, rate, rate) is x
+
+
 def test_mel_spectrogram_is_librosas():
     x = np.random.default_rng(1).standard_normal(44_100).astype("float32")
     ours = MelSpectrogram(TaggerSizes())(torch.from_numpy(x)).numpy()

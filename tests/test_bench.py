@@ -103,8 +103,8 @@ def test_toy_benchmark_from_end_to_end(tmp_path):
 
 HIDDEN = (
     *("papermill", "jupyter", "IPython", "nbformat", "ipywidgets", "dask", "distributed", "typer"),
-    *("librosa", "soundfile", "pooch", "requests", "urllib3", "tqdm", "yaml", "pydantic", "skops"),
-    *("seaborn", "matplotlib", "pyarrow", "bokeh"),
+    *("librosa", "soundfile", "soxr", "pooch", "requests", "urllib3", "tqdm", "yaml", "pydantic"),
+    *("seaborn", "matplotlib", "pyarrow", "bokeh", "skops"),
 )
 HIDE = f"""
 import sys

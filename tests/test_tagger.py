@@ -11,8 +11,6 @@ import pytest
 import soundfile
 import torch
 from sklearn.metrics import label_ranking_average_precision_score
-from torch import nn
-from torchvision.models import resnet34
 
 from asc_lib import stats
 from asc_lib.corpora import TagCorpus, audio
@@ -70,13 +68,11 @@ def made_up_data(supervision="pseudo_labels", **changes):
 def test_full_size_is_resnet_34_with_two_heads():
     net = TaggingNet(80, TaggerSizes())
     assert n_parameters(net) == 24_592_224
-    reference = resnet34(weights=None)
-    reference.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
-    reference.avgpool, reference.fc = nn.AdaptiveMaxPool2d(1), nn.Identity()
-    ours = [v for k, v in net.state_dict().items() if k.startswith(("stem", "blocks"))]
-    reference.load_state_dict(dict(zip(reference.state_dict(), ours, strict=True)))
-    image = torch.randn(1, 128, 64)
-    assert torch.allclose(net.eval().embed(image), reference.eval()(image.unsqueeze(1)), atol=1e-4)
+    torch.manual_seed(0)
+    net = TaggingNet(80, TaggerSizes()).eval()
+    image = torch.linspace(-1, 1, 128 * 64).view(1, 128, 64) ** 3
+    of_torchvision = [0.028899, 0.011900, 0.002096, 0.007407, 0.016332]  # resnet34, same weights
+    assert net.embed(image)[0, :5].tolist() == pytest.approx(of_torchvision, rel=1e-3)
 
 
 def test_every_curated_clip_is_left_out_once():

@@ -9,7 +9,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PACKAGES = ("librosa", "pooch", "pydantic", "requests", "soundfile", "tqdm", "urllib3", "yaml")
+PACKAGES = (
+    "librosa",
+    "pooch",
+    "pydantic",
+    "requests",
+    "soundfile",
+    "soxr",
+    "tqdm",
+    "urllib3",
+    "yaml",
+)
 
 
 class Inherited:

@@ -1,6 +1,6 @@
 """``make gpu``: is a GPU right, and how fast is it at full size? To results/bench.
 
-It takes about ten minutes and needs torch, torchaudio, torchvision, numpy, pandas, scikit-learn,
+It takes about ten minutes and needs torch, torchaudio, numpy, pandas, scikit-learn,
 scipy and safetensors, nothing else of the project's environment. What is measured is written after
 each part. ``--toy FOLDER`` does everything small, on the processor.
 """
