@@ -71,10 +71,10 @@ class Figures(BaseModel):
     clips: Count
     locations: Count
     accuracy: Share
-    balanced_accuracy: Share | None = None  # not in older records
+    balanced_accuracy: Share
     interval: Bounds
     accuracy_by_kernel: dict[Name, Share]
-    accuracy_logistic: Share | None = None  # not in older records
+    accuracy_logistic: Share
     accuracy_softmax: Share
     accuracy_paper_protocol: Share
     choices: Count

@@ -287,14 +287,13 @@ def read_predictions(run: str, data: str, root: Path | None = None) -> pd.DataFr
     """The evaluated clips of a run: ``SCENE_COLUMNS``, of a tagger's ``TAG_COLUMNS``.
 
     One row per clip, by file name; truth, predicted and softmax are indices of scenes, beds the
-    names of background recordings, joined by spaces ("" in older records), labels their number.
+    names of background recordings, joined by spaces, labels their number.
     Raises ValueError, naming the file, if it is missing or damaged.
     """
     path = corpora.results(data, root) / "records" / f"{run}.npz"
     try:
         with np.load(path, allow_pickle=False) as columns:
-            found = pd.DataFrame({"beds": ""} | {name: columns[name] for name in columns.files})
-        found = found.rename(columns={"svm": "predicted"})  # of older records
+            found = pd.DataFrame({name: columns[name] for name in columns.files})
         kinds = TAG_COLUMNS if "fname" in found else SCENE_COLUMNS
         odd = [name for name in kinds if name not in found or found[name].dtype.kind not in "Oiufb"]
         if odd or found[next(iter(kinds))].duplicated().any():

@@ -82,7 +82,7 @@ class Kind:
             changed=", ".join(
                 f"{name} {parameters[name]}"
                 for name, value in usual.items()
-                if parameters.get(name) not in (None, value)  # older records lack some
+                if parameters.get(name) not in (None, value)
             ),
             data=record["data"]["fingerprint"],
             tags=tags["fingerprint"] if tags and tags["source"] not in BY_SEED else None,
@@ -191,11 +191,8 @@ class Results:
         )
         for test_set, part in (("test", clips[clips["split"] == "test"]), ("test_all", clips)):
             found = record[test_set]
-            kernels = {"predicted": found["accuracy"], "softmax": found["accuracy_softmax"]} | {
-                kernel: value
-                for kernel, value in found["accuracy_by_kernel"].items()
-                if kernel in clips  # not in older records
-            }
+            kernels = {"predicted": found["accuracy"], "softmax": found["accuracy_softmax"]}
+            kernels |= found["accuracy_by_kernel"]
             chosen = [
                 value
                 for row in record["history"]
