@@ -144,8 +144,8 @@ class SceneRecord(Described):
     tags: Tags | None
     recipe: dict[Name, int | float | str] | None = None  # where it is not the preset's
     start_from: StartFrom | None = None
-    back_end: BackEnd = BackEnd(name="rbf")
-    tag_scale: Scale = "raw"
+    back_end: BackEnd
+    tag_scale: Scale
     test: Figures
     test_all: Figures
     history: list[dict[Name, float]] = Field(min_length=1)
@@ -163,7 +163,7 @@ class TaggerRecord(Described):
 class About(Described):
     """``system.json``: a saved system."""
 
-    version: Literal[1, 2, 3]
+    version: Literal[3]
     parameters: SceneParameters
     labels: Names = Field(min_length=2, max_length=MOST_TAGS)
     n_tags: int = Field(ge=0, le=MOST_TAGS)
@@ -173,8 +173,8 @@ class About(Described):
     macs: int = Field(ge=0)
     tags: Tags
     start_from: StartFrom | None = None
-    back_end: BackEnd = BackEnd(name="rbf")
-    tag_scale: Scale = "raw"
+    back_end: BackEnd
+    tag_scale: Scale
     test: Figures
     files: dict[Name, Name]
     seal: Name

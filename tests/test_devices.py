@@ -35,6 +35,7 @@ from asc_lib.tagging_net import TaggingNet
 from asc_lib.tags.tag_data import TagData
 from asc_lib.tags.tagger import Tagger
 from asc_lib.tags.tagger_training import loss as tagger_loss
+from asc_lib.use.novelty import Known
 from asc_lib.use.system import System
 
 GPU = "cuda"
@@ -185,7 +186,8 @@ def test_recordings_are_classified_on_a_gpu(saved):
     net, tagger = copy.deepcopy((saved.net, saved.scenes.vectors.tagger))
     clips = saved.scenes.waveforms.waveforms[:2].copy()
     with fake_gpu():
-        system = System(net, None, tagger, about).to(GPU)
+        known = Known(np.eye(2, net.output.in_features), np.arange(2))
+        system = System(net, None, tagger, about, known).to(GPU)
         assert on_gpu(*system.inputs(clips).values())
         assert system.classify(clips).probabilities.shape == (2, len(system.labels))
 

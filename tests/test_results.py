@@ -68,9 +68,7 @@ def test_committed_evidence_is_complete():
     first = {tables.title(name, sizes | {"tags": "yamnet"}) for name, sizes in sweeps["first"]}
     assert first - {"baseline, yamnet tags"} < set(esc50.by_character.index)
     assert set(esc50.by_character["character"]) == {0, 0.3, 1}
-    main = {tables.title(*system) for system in sweeps["main"]}
-    assert (mini.measured.loc[sorted(main), "seeds"].str.len() == 5).all()
-    assert len(mini.measured) == 56
+    assert len(mini.measured) == 56 and (mini.measured["seeds"].str.len() == 1).all()
     for number, size in ((2, 8), (3, 20), (4, 8), (5, 20)):
         assert mini.paper_table(number)["mean"].notna().sum() == size
 

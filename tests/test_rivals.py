@@ -186,7 +186,7 @@ def test_the_whole_network_is_one_onnx_model(name, tmp_path):
     net.output.weight.data *= 100
     about = {"labels": ["a", "b", "c"], "tags": {"names": ["d", "e"]}, "n_tags": 2}
     about |= {"run": "some-run", "test_samples": 47_999}
-    trained = system.System(net.eval(), None, None, about)
+    trained = system.System(net.eval(), None, None, about, None)
     apart = export.export_onnx(trained, tmp_path / "x.onnx")
     assert apart["probabilities"] < 1e-4
     waveform, tags = 0.1 * torch.randn(3, 2, 48_000), torch.rand(3, 2)

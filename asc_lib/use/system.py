@@ -66,8 +66,8 @@ class System:
     back_end: ClassifierMixin | None  # None: the softmax
     tagger: WindowTagger | None  # None: its tags, if it reads any, were no tagger's
     about: dict  # of ``system.json``
+    known: Known
     device: str = "cpu"
-    known: Known | None = None  # None: saved before there was one
     table: TagTable | None = None  # tag vectors of recordings, in place of a tagger's
 
     @property
@@ -175,7 +175,7 @@ class System:
             tags=(inputs["tags"] if inputs["tags"].ndim == 2 else inputs["tags"].mean(1))
             .cpu()
             .numpy(),
-            novelty=self.known.novelty(codes) if self.known else np.full(len(codes), np.nan),
+            novelty=self.known.novelty(codes),
         )
 
     def predict(self, path: Path) -> "Prediction":
@@ -222,7 +222,7 @@ class Classified(NamedTuple):
     probabilities: np.ndarray  # [B, scenes], the network's output layer
     scenes: np.ndarray  # [B], the back-end's
     tags: np.ndarray  # [B, c]
-    novelty: np.ndarray  # [B], 0 to 1 (``novelty.Known``); NaN where that is not known
+    novelty: np.ndarray  # [B], 0 to 1 (``novelty.Known``)
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Prediction:
 
     @property
     def novelty(self) -> float:
-        """How far it is from the training clips, 0 to 1: the median over windows, or NaN."""
+        """How far it is from the training clips, 0 to 1: the median over windows."""
         return float(np.median(self.classified.novelty))
 
     @cached_property
@@ -290,11 +290,11 @@ class Prediction:
         probable = self.probabilities.nlargest(3).items()
         likely = ", ".join(f"{name} {100 * p:.0f} %" for name, p in probable)
         tags = ", ".join(f"{name} {p:.2f}" for name, p in self.tags.head(3).items())
-        novelty = "" if np.isnan(self.novelty) else f"; novelty {100 * self.novelty:.0f} %"
         times = self.windows() if all_windows else self.timeline()
         return [
             f"{self.file}: {self.scene} "
-            f"(network: {likely}{'; tags: ' + tags if tags else ''}{novelty})",
+            f"(network: {likely}{'; tags: ' + tags if tags else ''}; "
+            f"novelty {100 * self.novelty:.0f} %)",
             *(f"  note: it {note}" for note in self.notes if note not in told),
             *(
                 f"  {row.start:.1f} to {row.end:.1f} s: {row.scene}"
@@ -312,7 +312,7 @@ class Prediction:
             "seconds": round(self.recording.seconds, 3),
             "windows": [_rounded(row) for row in self.windows().to_dict("records")],
             "timeline": [_rounded(row) for row in self.timeline().to_dict("records")],
-            "novelty": None if np.isnan(self.novelty) else round(self.novelty, 4),
+            "novelty": round(self.novelty, 4),
             "notes": self.notes,
             "system": self.system.about["run"],
             "trained_on": self.system.trained_on,
@@ -468,12 +468,6 @@ def load(folder: Path | str, device: str = "auto") -> System:
     folder = recovered(printable(folder))
     about = _about(folder)
     try:
-        weights = safetensors.torch.load_file(folder / NETWORK)
-        if about["version"] == 1:  # before front-ends were modules of their own
-            weights = {
-                k if k.startswith(("fusion.", "code.", "output.")) else f"front_end.{k}": value
-                for k, value in weights.items()
-            }
         net = training.loaded(
             lambda: SceneNet(
                 about["n_tags"],
@@ -481,17 +475,15 @@ def load(folder: Path | str, device: str = "auto") -> System:
                 about["parameters"]["front_end"],
                 about["system"],
                 **about["sizes"],
-                tag_scale=about.get("tag_scale", "raw"),
+                tag_scale=about["tag_scale"],
             ),
-            weights,
+            safetensors.torch.load_file(folder / NETWORK),
         )
         back_end = None
-        if about.get("back_end", {}).get("name") != back_ends.SOFTMAX:
-            path = folder / (BACK_END if about["version"] == VERSION else "svm.skops")
+        if about["back_end"]["name"] != back_ends.SOFTMAX:
+            path = folder / BACK_END
             back_end = _back_end(path, net.output.in_features, len(about["labels"]))
-        known = None
-        if KNOWN in about["files"]:
-            known = Known.load(folder / KNOWN, net.output.in_features)
+        known = Known.load(folder / KNOWN, net.output.in_features)
         tagger = None
         if net.fusion.reads in AS_INPUT:
             tagger = saved_tagger(
@@ -500,7 +492,7 @@ def load(folder: Path | str, device: str = "auto") -> System:
     except Exception as error:  # of three libraries, each with its own kinds
         raise UnfitSystem(f"{folder} cannot be loaded: {first_line(error)}") from None
     device = training.default_device() if device == "auto" else device
-    return System(net.eval(), back_end, tagger, about, known=known).to(device)
+    return System(net.eval(), back_end, tagger, about, known).to(device)
 
 
 def _back_end(path: Path, width: int, labels: int) -> ClassifierMixin:
@@ -530,10 +522,9 @@ def _about(folder: Path) -> dict:
         )
     try:
         about = read_json(folder / ABOUT)
-        version = about.get("version", 1) if isinstance(about, dict) else 1
-        if version not in (1, 2, VERSION):
+        if isinstance(about, dict) and about.get("version", VERSION) != VERSION:
             refuse(
-                f"its layout has version {version!r}, this code reads up to {VERSION}: "
+                f"its layout has version {about['version']!r}, this code reads {VERSION}: "
                 "train it again, or check out the matching version"
             )
         files = validated(about, About)["files"]
