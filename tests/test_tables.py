@@ -28,12 +28,14 @@ def write(root, system, seed, wrong, tags="tagger", **sizes):
         "filename": np.array([f"{k:03d}.wav" for k in range(CLIPS)]),
         "location": np.array([f"place{k // 2}" for k in range(CLIPS)]),
         "city": np.array([CITIES[k // 20] for k in range(CLIPS)]),
+        "beds": np.array([""] * CLIPS),
         "split": np.array(["test"] * CLIPS),
     }
     shuffled = np.random.default_rng(seed).permutation(
         CLIPS
     )  # the order of clips is nothing to rely on
-    columns = clips | {"truth": TRUTH, "predicted": predicted, "softmax": predicted}
+    columns = clips | {"truth": TRUTH}
+    columns |= dict.fromkeys(("predicted", "softmax", "rbf"), predicted)
     np.savez(folder / f"{run}.npz", **{name: column[shuffled] for name, column in columns.items()})
     tagged = {"source": tags, "fingerprint": tags if tags != "shuffled" else f"shuffled {seed}"}
     parameters = dict(
@@ -45,6 +47,7 @@ def write(root, system, seed, wrong, tags="tagger", **sizes):
     share = float(np.mean(predicted == TRUTH))
     figures = {
         **dict.fromkeys(("accuracy", "accuracy_softmax", "accuracy_paper_protocol"), share),
+        **dict.fromkeys(("balanced_accuracy", "accuracy_logistic"), share),
         "clips": CLIPS,
         "locations": CLIPS // 2,
         "interval": [0.0, 1.0],
@@ -58,6 +61,8 @@ def write(root, system, seed, wrong, tags="tagger", **sizes):
         "parameters": parameters,
         "data": {"name": "mini", "clips": {"test": CLIPS}, "fingerprint": "f"},
         "tags": None if system == "baseline" else tagged,
+        "tag_scale": "raw",
+        "back_end": {"name": "rbf"},
         "labels": SCENES,
         "n_parameters": 1000,
         "macs": 2_000_000,
@@ -117,6 +122,18 @@ def test_a_system_against_itself_with_other_tags(root):
     assert table["gain"].tolist() == pytest.approx([25.0, 100 * (10 / 40 - 1 / 80)])
 
 
+def test_a_system_against_the_same_tags_without_the_waveform(root):
+    for seed in (0, 1):
+        write(root, "tags_only", seed, range(8), layers=3)
+    table = Results("mini", root).contrasts
+    table = table[table["against"] == "tags only, 3 layers"]
+    assert table["tags"].to_dict() == {
+        "attention, 2 heads, 1 layer": "tagger",
+        "combined shared, 4 heads, 3 layers": "tagger",
+    }
+    assert table["gain"].iloc[0] == pytest.approx(86.25 - 80)
+
+
 def test_loss_and_rise_at_the_end_of_training(root):
     for path in (root / "mini" / "records").glob("*baseline*.json"):
         record = json.loads(path.read_text())
@@ -171,7 +188,7 @@ def test_places_that_share_a_bed_widen_intervals(root):
             clips = dict(columns)
         numbers = [int(name.removesuffix(".wav")) for name in clips["filename"]]
         beds = np.array([f"rain{number // 10} own{number // 2}" for number in numbers])
-        np.savez(path, **clips, beds=beds)
+        np.savez(path, **clips | {"beds": beds})
     after = Results("mini", root).measured.loc["attention, 2 heads, 1 layer"]
     assert after["mean"] == before["mean"] and after["gain"] == before["gain"]
     assert after["low"] < before["low"] and after["error"] > before["error"]

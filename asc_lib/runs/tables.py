@@ -4,7 +4,7 @@ import glob
 import re
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -294,27 +294,36 @@ class Results:
     def contrasts(self) -> pd.DataFrame:
         """What the tags' information does: each system against itself with other tags.
 
-        One row for every other source of tags; columns as in ``measured``. ``n_parameters`` and
-        ``n_against`` differ where the other source has another number of tags.
+        One row for every other source of tags, and one for the same tags without the waveform;
+        columns as in ``measured``. ``n_parameters`` and ``n_against`` are those of the two.
         """
         named = {(kind.title, kind.changed, kind.data): kind for kind in self.systems}
         rows = []
+
+        def compare(kind: Kind, other: Kind, against: str) -> None:
+            one, two = self.systems[kind], self.systems[other]
+            rows.append(
+                {
+                    "system": kind.title.removesuffix(f", {one.tags} tags"),
+                    "tags": one.tags,
+                    "against": against,
+                    "n_parameters": one.records[0]["n_parameters"],
+                    "n_against": two.records[0]["n_parameters"],
+                    **UNTESTED,
+                    **self._compared(kind, other),
+                }
+            )
+
         for kind, runs in self.systems.items():
+            system = kind.title.removesuffix(f", {runs.tags} tags")
             for tags in CONTROLS[runs.tags].of if runs.tags in CONTROLS else ():
-                system = kind.title.removesuffix(f", {runs.tags} tags")
                 own = system if tags == "tagger" else f"{system}, {tags} tags"
                 if same := named.get((own, kind.changed, kind.data)):
-                    rows.append(
-                        {
-                            "system": system,
-                            "tags": tags,
-                            "against": runs.tags,
-                            "n_parameters": self.systems[same].records[0]["n_parameters"],
-                            "n_against": runs.records[0]["n_parameters"],
-                            **UNTESTED,
-                            **self._compared(same, kind),
-                        }
-                    )
+                    compare(same, kind, runs.tags)
+            if runs.records[0]["system"] == "tags_only":
+                for other in self.systems:
+                    if other != kind and replace(other, title=kind.title) == kind:
+                        compare(other, kind, system)
         return _corrected(rows)
 
     @cached_property
