@@ -111,7 +111,7 @@ def test_the_picture_drawn_again_is_the_picture_drawn_anew(trained, cached):
 
 def test_without_an_attention_map_the_probabilities_are_drawn_alone(trained):
     net = SceneNet(12, 10, "narrow", "codecat").eval()
-    other = type(trained)(net, None, None, trained.about)
+    other = type(trained)(net, None, None, trained.about, None)
     inputs = {"waveform": torch.randn(1, 2, 48_000), "tags": torch.rand(1, 12)}
     cached = CachedClip.of(other, inputs)
     assert cached.output(attention=False).attention_map is None
