@@ -152,9 +152,10 @@ def test_a_device_that_is_not_there(saved, tmp_path, device):
 
 
 def test_other_versions_and_unknown_networks_are_refused(folder):
-    sealed(folder, version=99)
-    with pytest.raises(UnfitSystem, match="has version 99, this code reads 3"):
-        load(folder)
+    for version_ in (2, 99):
+        sealed(folder, version=version_)
+        with pytest.raises(UnfitSystem, match=f"has version {version_}, this code reads 3"):
+            load(folder)
     sealed(folder, version=system.VERSION, system="nope")
     with pytest.raises(UnfitSystem, match="parameter 'fusion' is 'nope'"):
         load(folder)
@@ -223,6 +224,9 @@ def test_a_system_knows_how_far_clips_are_from_those_that_trained_it(saved, fold
         safetensors.numpy.save_file({"places": np.arange(3)} | spoil, known)
         with pytest.raises(UnfitSystem, match="holds no codes of this network"):
             load(sealed(folder))
+    known.unlink()
+    with pytest.raises(UnfitSystem, match="cannot be loaded: .*known.safetensors"):
+        load(sealed(folder))
 
 
 def test_the_newest_system_of_a_data_set_that_takes_recordings(saved, tmp_path):
