@@ -39,7 +39,8 @@ endef
 test: env ## ruff, unit tests, notebooks through nbval and papermill (ten minutes or more)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope --nbval-lax \
+	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope \
+	  --no-loadscope-reorder --nbval-lax \
 	  $(filter-out %/08_rivals.ipynb,$(PATHS)) tests
 
 test-all: test ## the same, notebook 08 as it is, and the slow tests: 56 cells, a stand-in for TAU 2019

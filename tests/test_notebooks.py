@@ -11,6 +11,7 @@ from helpers import NOTEBOOKS, papermill, words
 from asc_lib.files import REPOSITORY
 from asc_lib.registry import ParameterError
 from asc_lib.runs import records
+from asc_lib.use.system import UnfitSystem
 from asc_lib.use.system import load as system_of
 
 COMMITTED = sorted(NOTEBOOKS.glob("0[0-9]_*.ipynb"))
@@ -42,7 +43,7 @@ def results_of(tmp_path_factory):
     """Folder of the results of one of ``RUNS``, executed once for each ``attempt``."""
 
     @cache
-    def execute(name: str, attempt: int = 0) -> Path:
+    def execute(name: str, attempt: int) -> Path:
         results = tmp_path_factory.mktemp(name) / "results"
         # half of them from the notebooks' folder, half from another one
         cwd = NOTEBOOKS if name in ("03_concatenation", "04_attention") else results.parent
@@ -58,7 +59,7 @@ def results_of(tmp_path_factory):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_scene_notebook_leaves_its_record_and_its_system(name, results_of, tmp_path):
     parameters, fusion, table = RUNS[name]
-    results = results_of(name)
+    results = results_of(name, 0)
     record = record_of(results)
     assert (record["system"], record["table"]) == (fusion, table)
     expected = {"data": "mini", "seed": 0, "epochs": 1} | parameters
@@ -120,23 +121,14 @@ def test_the_tagger_notebook_leaves_its_record(tmp_path):
     }
 
 
-def test_a_folder_that_is_no_system_stops_notebook_07(tmp_path):
-    notebook = NOTEBOOKS / "07_your_recordings.ipynb"
-    done = papermill(notebook, tmp_path / "results", tmp_path, "-p", "system", str(tmp_path))
-    assert (
-        done.returncode != 0
-        and "is not a system that can be loaded: it has no system.json" in done.stderr
-    )
-
-
-def begin(name: str, **parameters) -> None:
-    """Execute a notebook's cells up to its settings, with these parameters."""
+def begin(name: str, end: str = "settings", **parameters) -> None:
+    """Execute a notebook's cells until the name ``end`` is bound, with these parameters."""
     names = {}
     for cell in json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)
             names |= parameters if cell["metadata"].get("tags") == ["parameters"] else {}
-            if "settings" in names:
+            if end in names:
                 return
 
 
@@ -161,6 +153,12 @@ def test_an_unknown_parameter_stops_a_notebook(tmp_path):
 def test_a_wrong_value_stops_a_notebook(name, parameters, message):
     with pytest.raises(ParameterError, match=message):
         begin(name, **parameters)
+
+
+def test_a_folder_that_is_no_system_stops_notebook_07(tmp_path):
+    message = "is not a system that can be loaded: it has no system.json"
+    with pytest.raises(UnfitSystem, match=message):
+        begin("07_your_recordings", end="trained", system=str(tmp_path))
 
 
 def test_the_same_run_twice_gives_the_same_record(results_of):
