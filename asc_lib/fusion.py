@@ -286,7 +286,12 @@ class CombinedShared(Attention):
         return torch.cat([pooled, tags], 1)  # [B, 2f + c]
 
 
-@fusion("tags_only", "layers", question="How accurate are tags alone?", main=({"layers": 3},))
+@fusion(
+    "tags_only",
+    "layers",
+    question="How accurate are tags alone?",
+    main=({"layers": 0}, {"layers": 1}, {"layers": 3}),
+)
 class TagsOnly(BeforeCode):
     """No waveform: the code layer reads the transformed tags alone. A control of ours."""
 

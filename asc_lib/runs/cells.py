@@ -93,7 +93,7 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
     "main": the paper's best cells and the baseline; "systems": one of each; "first": tags alone,
     baseline, attention, combined; "controls", and "yamnet_controls" of its tags; "rivals": systems
     of Table 6 and later; "table2" to "table5"; "all" 56; the three "taggers"; and each system by
-    its own name.
+    its own name, at its `main` sizes.
     """
     load_plugins()
     paper = {name: entry for name, entry in FUSIONS.items() if entry.table}
@@ -128,7 +128,8 @@ def sweeps() -> dict[str, list[tuple[str, dict[str, int | str]]]]:
             f"table{number}": [cells[row] for row in rows]
             for number, rows in grid.groupby("table").groups.items()
         },
-        **{name: [(name, best.get(name, {}))] for name in ("tagger", *FUSIONS)},
+        "tagger": [("tagger", {})],
+        **{name: [(name, sizes) for sizes in entry.main] for name, entry in FUSIONS.items()},
     }
 
 

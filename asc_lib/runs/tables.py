@@ -124,6 +124,11 @@ class Runs:
     def tags(self) -> str | None:
         return self.records[0]["parameters"].get("tags")
 
+    @property
+    def layers(self) -> int:  # of the tags' transform; of two, of that before the code
+        sizes = self.records[0]["parameters"]
+        return sizes.get("layers") or sizes.get("concat_layers") or 0
+
     def mean(self, figure: str, test_set: str = "test") -> float:
         """A figure of the records in %, averaged over seeds."""
         return 100 * float(np.mean([record[test_set][figure] for record in self.records]))
@@ -253,9 +258,8 @@ class Results:
         ``test_all``: on all clips outside training.
         """
         table = _corrected([self._row(kind) for kind in self.systems])
-        if table.empty:
-            return table
-        return table.sort_values(["control", "table", "fusion", *SIZES], kind="stable")
+        by = ["control", "table", "fusion", *SIZES]
+        return table if table.empty else table.sort_values(by, kind="stable")
 
     def _row(self, kind: Kind) -> dict:
         runs = self.systems[kind]
@@ -294,8 +298,9 @@ class Results:
     def contrasts(self) -> pd.DataFrame:
         """What the tags' information does: each system against itself with other tags.
 
-        One row for every other source of tags, and one for the same tags without the waveform;
-        columns as in ``measured``. ``n_parameters`` and ``n_against`` are those of the two.
+        One row for every other source of tags, and one for the same tags without the waveform,
+        transformed by as many layers, or as near as there are; columns as in ``measured``.
+        ``n_parameters`` and ``n_against`` are those of the two.
         """
         named = {(kind.title, kind.changed, kind.data): kind for kind in self.systems}
         rows = []
@@ -315,15 +320,19 @@ class Results:
             )
 
         for kind, runs in self.systems.items():
-            system = kind.title.removesuffix(f", {runs.tags} tags")
+            first = runs.records[0]
             for tags in CONTROLS[runs.tags].of if runs.tags in CONTROLS else ():
-                own = system if tags == "tagger" else f"{system}, {tags} tags"
+                own = title(first["system"], first["parameters"] | {"tags": tags})
                 if same := named.get((own, kind.changed, kind.data)):
                     compare(same, kind, runs.tags)
-            if runs.records[0]["system"] == "tags_only":
-                for other in self.systems:
-                    if other != kind and replace(other, title=kind.title) == kind:
-                        compare(other, kind, system)
+            alone = [
+                other
+                for other, there in self.systems.items()
+                if there.records[0]["system"] == "tags_only" != first["system"]
+                and replace(other, title=kind.title) == kind
+            ]
+            for other in sorted(alone, key=lambda o: abs(self.systems[o].layers - runs.layers))[:1]:
+                compare(kind, other, other.title.removesuffix(f", {runs.tags} tags"))
         return _corrected(rows)
 
     @cached_property
@@ -512,9 +521,10 @@ class Results:
 
 def _curve(record: dict) -> dict[int, float]:
     """Accuracy on the test clips after each evaluated epoch, of the SVM with the RBF kernel."""
-    history = record["history"]
-    points = {row["epoch"]: row["test_rbf"] for row in history if "test_rbf" in row}
-    return points | {history[-1]["epoch"]: record["test"]["accuracy_by_kernel"]["rbf"]}
+    return {
+        **{row["epoch"]: row["test_rbf"] for row in record["history"] if "test_rbf" in row},
+        record["history"][-1]["epoch"]: record["test"]["accuracy_by_kernel"]["rbf"],
+    }
 
 
 def _rise(record: dict) -> float:
