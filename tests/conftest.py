@@ -5,9 +5,10 @@ One thread per process, since tests run side by side.
 
 import os
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
+import nbval.kernel
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +27,8 @@ from asc_lib.tags.tagger import Tagger
 from asc_lib.tags.windows import TagVectors
 from asc_lib.use import system
 
+# two kernels that start at once may take the same TCP port, and wait for a minute
+nbval.kernel.KernelManager = partial(nbval.kernel.KernelManager, transport="ipc")
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import papermill
 import torch
@@ -28,6 +29,7 @@ from dask.distributed import (
     as_completed,
 )
 from filelock import FileLock
+from traitlets.config import Config
 
 from .. import corpora
 from ..files import cores, data_root, first_line, named, results_root, shown
@@ -104,16 +106,18 @@ def execute(job: Job, folders: dict[str, str]) -> Outcome:
 
 def _run(job: Job) -> None:
     if corpora.folds(job.parameters.get("data", "mini")):  # these have run: the notebook is theirs
-        _python("asc_lib.use.folds", job.notebook.stem, json.dumps(job.parameters))
-        return
-    papermill.execute_notebook(
-        job.notebook,
-        job.output,
-        job.parameters,
-        progress_bar=False,
-        # of the kernel's own log; what cells print is in the executed notebook
-        extra_arguments=["--log-level=50"],
-    )
+        return _python("asc_lib.use.folds", job.notebook.stem, json.dumps(job.parameters))
+    with TemporaryDirectory() as folder:
+        papermill.execute_notebook(
+            job.notebook,
+            job.output,
+            job.parameters,
+            progress_bar=False,
+            # two kernels that start at once may take the same TCP port, and wait for ever
+            config=Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"}),
+            # of the kernel's own log; what cells print is in the executed notebook
+            extra_arguments=["--log-level=50"],
+        )
 
 
 def trained_system(data: str = "mini") -> Path:

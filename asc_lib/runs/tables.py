@@ -481,13 +481,12 @@ class Results:
         table = self.measured
         if table.empty:
             return table
-        questions = {name: entry.question for name, entry in FUSIONS.items()}
         return pd.DataFrame(
             {
                 "question": [
                     CONTROL_CELLS.get((fusion, tags))
                     or (CONTROLS[tags].question if tags in CONTROLS else "")
-                    or questions.get(fusion, "What does this fusion gain?")
+                    or (FUSIONS[fusion].question if fusion in FUSIONS else "What does it gain?")
                     for tags, fusion in zip(table["tags"], table["fusion"])
                 ],
                 "system": table.index,
