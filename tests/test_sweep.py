@@ -21,6 +21,8 @@ from asc_lib.runs import sweep
 CODE = """
 import json, os, time
 from pathlib import Path
+from ipykernel import get_connection_info
+assert json.loads(get_connection_info())["transport"] == "ipc"  # which has no ports to collide
 Path(folder, f"{name}-started-{os.getpid()}").touch()
 Path(folder, f"{name}-sees").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "none"))
 time.sleep(seconds)
