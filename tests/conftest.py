@@ -4,6 +4,7 @@ One thread per process, since tests run side by side.
 """
 
 import os
+import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,8 +28,10 @@ from asc_lib.tags.tagger import Tagger
 from asc_lib.tags.windows import TagVectors
 from asc_lib.use import system
 
-# two kernels that start at once may take the same TCP port, and wait for a minute
-nbval.kernel.KernelManager = partial(nbval.kernel.KernelManager, transport="ipc")
+# two kernels that start at once may take the same TCP port, and wait for ever
+nbval.kernel.KernelManager = partial(
+    nbval.kernel.KernelManager, transport="ipc", ip=f"{tempfile.mkdtemp()}/kernel"
+)
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
