@@ -28,7 +28,8 @@ demo: env ## data, tagger and six systems on `mini`, ending with a table (five t
 	@$(call execute,00_data) & data=$$!; sleep 3; $(call execute,01_tagger) && wait $$data
 	@echo "== 02_baseline to 05_combined: six systems, one per core at a time"
 	@started=$$(date +%s) && $(BIN)/asc sweep systems --data mini && echo "   $$(( $$(date +%s) - started )) s"
-	@$(call execute,06_results) & results=$$!; $(BIN)/asc tables --data mini && wait $$results
+	@$(call execute,06_results)
+	@$(BIN)/asc tables --data mini
 	@echo; echo "The executed notebooks are in $(ASC_RESULTS)/mini/notebooks; run your own with: make lab"
 
 define execute

@@ -155,7 +155,6 @@ def cluster(workers: int = 0, gpus: list[str] | None = None) -> Iterator[SpecClu
                 "host": HERE,
                 "nthreads": 1,
                 "memory_limit": 0,
-                "preload": [__name__],  # all at once, and not each when its first cell comes
                 "env": {PINNED: gpus[number % len(gpus)]} if gpus else {},
             },
         }
