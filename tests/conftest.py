@@ -4,10 +4,10 @@ One thread per process, since tests run side by side.
 """
 
 import os
-import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbval.kernel
 import numpy as np
@@ -29,8 +29,9 @@ from asc_lib.tags.windows import TagVectors
 from asc_lib.use import system
 
 # two kernels that start at once may take the same TCP port, and wait for ever
+SOCKETS = TemporaryDirectory()
 nbval.kernel.KernelManager = partial(
-    nbval.kernel.KernelManager, transport="ipc", ip=f"{tempfile.mkdtemp()}/kernel"
+    nbval.kernel.KernelManager, transport="ipc", ip=f"{SOCKETS.name}/kernel"
 )
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)

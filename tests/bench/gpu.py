@@ -99,9 +99,7 @@ def speed(plan: Plan) -> dict:
     started = time.perf_counter()
     ways[ours[0]]["evaluation"]()
     found["evaluation (s)"] = evaluation = time.perf_counter() - started
-    reached = {
-        precision: network.rates(device, sizes.rounds, precision) for precision in PRECISIONS
-    }
+    reached = {precision: network.rates(device, precision) for precision in PRECISIONS}
     work = {name: network.counted(sizes.crop, name) for name in FRONT_ENDS}
     rates = {row: network.per_second(seconds[row], count) for row, count in clips.items()}
     floors = {

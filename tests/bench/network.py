@@ -81,11 +81,10 @@ def best_rate(work, amount: float, rounds: int) -> float:
     return amount / min(seconds)
 
 
-def rates(device: str, rounds: int, precision: str = "float32") -> dict[str, float]:
+def rates(device: str, precision: str = "float32") -> dict[str, float]:
     """What this machine reaches: matrix product (GFLOP/s), copying (GB/s, both ways).
 
-    The best of four times as many products as ``rounds``, and of twice as many copies. On a GPU
-    float32 matrices are multiplied as its convolutions are, in TF32.
+    On a GPU float32 matrices are multiplied as its convolutions are, in TF32.
     """
     side, long = (2048, 2**26) if device == "cpu" else (8192, 2**29)
     square = torch.randn(side, side, device=device, dtype=getattr(torch, precision))
@@ -99,12 +98,10 @@ def rates(device: str, rounds: int, precision: str = "float32") -> dict[str, flo
 
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        flops = best_rate(lambda: finished(lambda: square @ square), 2 * side**3 / 1e9, 4 * rounds)
+        flops = best_rate(lambda: finished(lambda: square @ square), 2 * side**3 / 1e9, 20)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = tf32
-    copied = best_rate(
-        lambda: finished(lambda: target.copy_(source)), 2 * source.nbytes / 1e9, 2 * rounds
-    )
+    copied = best_rate(lambda: finished(lambda: target.copy_(source)), 2 * source.nbytes / 1e9, 10)
     return {"GFLOP/s": flops, "GB/s": copied}
 
 
@@ -191,7 +188,7 @@ def measure(folder: Path, sizes: Sizes, device: str) -> dict:
     finally:
         for worker in workers:
             worker.end()
-    reached, work = rates(device, sizes.rounds), counted(sizes.crop)
+    reached, work = rates(device), counted(sizes.crop)
     clips = {
         "training step": sizes.batch,
         "inference": sizes.whole,
