@@ -7,6 +7,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from .recipes import HELD_OUT
+
 KERNELS = ("rbf", "sigmoid")  # of the SVM
 SOFTMAX = "softmax"  # the network's own output layer
 IN_WORDS = {
@@ -15,8 +17,7 @@ IN_WORDS = {
     "logistic": "logistic regression on standardised codes",
     SOFTMAX: "softmax of the network",
 }
-CANDIDATES = ("rbf", "logistic", SOFTMAX)
-HELD_OUT = "held_out"  # the best of CANDIDATES on held-out training places
+CANDIDATES = ("rbf", "logistic", SOFTMAX)  # of HELD_OUT
 CHOICES = (*IN_WORDS, HELD_OUT)
 
 

@@ -17,6 +17,7 @@ TAG_RATE = 44_100  # Hz, of what the tagger hears
 MIXUP_PER = ("batch", "clip")
 FIXED = ("none", "front_end")
 CLASS_WEIGHTS = ("none", "balanced")
+HELD_OUT = "held_out"  # the back-end that is best on held-out training places
 SPECIALISTS_BY = ("held_out", "paper_protocol")
 Whole = Annotated[int, pydantic.Field(ge=1, lt=2**31)]
 Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]

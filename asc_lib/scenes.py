@@ -17,9 +17,10 @@ from . import back_ends, corpora, distillation, fine_tuning, training
 from .corpora import CorpusError, SceneCorpus, splits, store
 from .corpora.audio import RATE
 from .corpora.store import Store
+from .files import fingerprint
 from .front_ends import pre_emphasis
 from .fusion import AS_INPUT, FUSIONS
-from .recipes import SceneRecipe
+from .recipes import HELD_OUT, SceneRecipe
 from .scene_net import SceneNet, inference_batch, run
 from .settings import Settings
 from .stats import accuracy
@@ -204,14 +205,29 @@ class SceneData:
         parts = (self.whole(rows[start : start + size]) for start in range(0, len(rows), size))
         return outputs(net, parts, self.recipe.precision)
 
+    def training_codes(self, net: SceneNet) -> np.ndarray:
+        """Codes [clips, width] of the training clips; kept until a network of other weights asks.
+
+        Evaluation, the record and the saved system ask for the same ones.
+        """
+        weights = fingerprint(*(v.cpu().numpy().tobytes() for v in net.state_dict().values()))
+        if weights not in self._codes:
+            self._codes.clear()
+            self._codes[weights] = self.outputs(net, self.corpus.rows("train"))[0]
+        return self._codes[weights]
+
+    @cached_property
+    def _codes(self) -> dict[str, np.ndarray]:
+        return {}
+
     def evaluate(self, net: SceneNet, back_end: str = "rbf") -> pd.DataFrame:
         """Classify every clip outside the train list: one row per clip, truth and predictions.
 
         A column for each back-end, fitted on the training clips' codes; ``predicted`` is that of
         ``back_end``, which was fixed beforehand.
         """
-        train, others = self.corpus.rows("train"), self.corpus.rows("test", "unused")
-        codes = self.outputs(net, train)[0]
+        others = self.corpus.rows("test", "unused")
+        codes = self.training_codes(net)
         other_codes, probabilities = self.outputs(net, others)
         found = {
             name: self.fitted(name, codes).predict(other_codes)
@@ -240,7 +256,7 @@ class SceneData:
         in as many steps as the run's own. Where they are too few (a label in one place, less than a
         batch), the softmax, which needs no further training.
         """
-        if self.recipe.back_end != back_ends.HELD_OUT:
+        if self.recipe.back_end != HELD_OUT:
             return BackEnd(self.recipe.back_end)
         batches = len(self.corpus.rows("train")) // self.recipe.batch
         try:

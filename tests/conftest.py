@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from helpers import ATTENTION, roots
+from helpers import ATTENTION, kernels_without_ports, roots
 
 from asc_lib import corpora, settings
 from asc_lib.corpora import esc50, mini, soundscapes, store, tau2019
@@ -28,10 +28,9 @@ from asc_lib.tags.tagger import Tagger
 from asc_lib.tags.windows import TagVectors
 from asc_lib.use import system
 
-# two kernels that start at once may take the same TCP port, and wait for ever
 SOCKETS = TemporaryDirectory()
 nbval.kernel.KernelManager = partial(
-    nbval.kernel.KernelManager, transport="ipc", ip=f"{SOCKETS.name}/kernel"
+    nbval.kernel.KernelManager, **kernels_without_ports(SOCKETS.name)
 )
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)

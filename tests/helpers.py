@@ -6,9 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import papermill
 import pytest
 import torch
+from traitlets.config import Config
 
 from asc_lib.files import REPOSITORY
 from asc_lib.scene_net import SceneNet
@@ -32,11 +35,6 @@ def roots(folder: Path) -> Iterator[None]:
         yield
 
 
-def words(parameters: dict) -> list[str]:
-    """Parameters as papermill takes them."""
-    return [word for key, value in parameters.items() for word in ("-p", key, str(value))]
-
-
 def read_by(net: SceneNet, clips: int, samples: int) -> dict[str, torch.Tensor]:
     """Random inputs [clips, 2, samples] of what a network reads in training."""
     batch = {"waveform": torch.randn(clips, 2, samples), "tags": torch.rand(clips, net.n_tags)}
@@ -46,12 +44,35 @@ def read_by(net: SceneNet, clips: int, samples: int) -> dict[str, torch.Tensor]:
     return batch
 
 
-def papermill(
-    notebook: Path | str, results: Path, cwd: Path, *given: str, **environment: str
-) -> subprocess.CompletedProcess:
+def kernels_without_ports(folder: str | Path) -> dict[str, str]:
+    """Two kernels that start at once may take the same TCP port, and wait for ever."""
+    return {"transport": "ipc", "ip": f"{folder}/kernel"}
+
+
+def execute(notebook: Path, results: Path, cwd: Path, **parameters: object) -> None:
     """Execute a notebook into ``results``/out.ipynb, with its record under ``results``."""
     results.mkdir(parents=True, exist_ok=True)
-    output = results / "out.ipynb"
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", notebook, output, *given]
-    env = os.environ | {"ASC_RESULTS": str(results)} | environment
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    given = {name: str(v) if isinstance(v, Path) else v for name, v in parameters.items()}
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        patch.setenv("ASC_RESULTS", str(results))
+        patch.chdir(cwd)
+        config = Config(KernelManager=kernels_without_ports(folder))
+        papermill.execute_notebook(
+            notebook, results / "out.ipynb", given, progress_bar=False, config=config
+        )
+
+
+def papermill_line(
+    notebook: str, results: Path, parameters: dict[str, object]
+) -> subprocess.CompletedProcess:
+    """The same as a user types it, in the notebooks' folder."""
+    results.mkdir(parents=True, exist_ok=True)
+    given = [word for name, v in parameters.items() for word in ("-p", name, str(v))]
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", notebook]
+    return subprocess.run(
+        [*command, results / "out.ipynb", *given],
+        cwd=NOTEBOOKS,
+        env=os.environ | {"ASC_RESULTS": str(results)},
+        capture_output=True,
+        text=True,
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import BASELINE, NOTEBOOKS, papermill, words
+from helpers import BASELINE, NOTEBOOKS, execute
 
 from asc_lib import corpora, settings
 from asc_lib.corpora import audio, store
@@ -351,9 +351,7 @@ def test_it_runs_in_the_notebooks(folder, tmp_path, monkeypatch):
         "front_end": "narrow",
         "threads": 1,
     }
-    notebook = NOTEBOOKS / "04_attention.ipynb"
-    done = papermill(notebook, tmp_path / "results", tmp_path, *words(given))
-    assert done.returncode == 0, done.stderr[-2000:]
+    execute(NOTEBOOKS / "04_attention.ipynb", tmp_path / "results", tmp_path, **given)
     (record,) = records.read_records(str(folder))
     assert record["data"]["name"] == "own_my_scénes" and record["tags"]["source"] == "tags.parquet"
     assert record["test"]["clips"] + record["data"]["clips"]["train"] == 40

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from helpers import NOTEBOOKS, papermill, words
+from helpers import NOTEBOOKS, execute
 
 from asc_lib import corpora
 from asc_lib.corpora import fetch, mini, soundscapes, store
@@ -59,9 +59,8 @@ def test_from_archives_to_a_record(served, tmp_path, monkeypatch):
     )  # it is a stand-in
     packed = store.verify(corpora.find("tau2019").scenes())
     assert packed.waveforms.shape == (560, 2, 480_000)
-    given = words({"data": "tau2019", "epochs": 1})
-    done = papermill(NOTEBOOKS / "02_baseline.ipynb", tmp_path / "results", tmp_path, *given)
-    assert done.returncode == 0, done.stderr[-2000:]
+    given = {"data": "tau2019", "epochs": 1}
+    execute(NOTEBOOKS / "02_baseline.ipynb", tmp_path / "results", tmp_path, **given)
     (record,) = records.read_records("tau2019")
     assert record["n_parameters"] == 636_736 and record["parameters"]["front_end"] == "released"
     assert record["data"] == {

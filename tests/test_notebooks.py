@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import NOTEBOOKS, papermill, words
+from helpers import NOTEBOOKS, execute, papermill_line
 
 from asc_lib.files import REPOSITORY
 from asc_lib.registry import ParameterError
@@ -22,7 +22,7 @@ def record_of(results: Path) -> dict:
     return json.loads(path.read_text())
 
 
-ONE_EPOCH = ("-p", "epochs", "1")
+ONE_EPOCH = {"epochs": 1}
 RUNS = {
     "02_baseline": ({}, "baseline", 2),
     "03_concatenation": ({"fusion": "codecat", "tags": "true"}, "codecat", 2),
@@ -43,20 +43,23 @@ def results_of(tmp_path_factory):
     """Folder of the results of one of ``RUNS``, executed once for each ``attempt``."""
 
     @cache
-    def execute(name: str, attempt: int) -> Path:
+    def run(name: str, attempt: int) -> Path:
         results = tmp_path_factory.mktemp(name) / "results"
-        # half of them from the notebooks' folder, half from another one
-        cwd = NOTEBOOKS if name in ("03_concatenation", "04_attention") else results.parent
-        notebook = f"{name.split()[0]}.ipynb"
-        notebook = notebook if cwd == NOTEBOOKS else NOTEBOOKS / notebook
-        done = papermill(notebook, results, cwd, *ONE_EPOCH, *words(RUNS[name][0]))
-        assert done.returncode == 0, done.stderr[-2000:]
+        notebook, parameters = f"{name.split()[0]}.ipynb", ONE_EPOCH | RUNS[name][0]
+        if name == "04_attention":
+            done = papermill_line(notebook, results, parameters)
+            assert done.returncode == 0, done.stderr[-2000:]
+        else:
+            execute(NOTEBOOKS / notebook, results, results.parent, **parameters)
         return results
 
-    return execute
+    return run
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "08_rivals")) for name in RUNS],
+)
 def test_a_scene_notebook_leaves_its_record_and_its_system(name, results_of, tmp_path):
     parameters, fusion, table = RUNS[name]
     results = results_of(name, 0)
@@ -88,9 +91,7 @@ def test_a_scene_notebook_leaves_its_record_and_its_system(name, results_of, tmp
     assert system_of(folder).about["test"] == record["test"]
     if name == "04_attention":
         notebook = NOTEBOOKS / "07_your_recordings.ipynb"
-        given = words({"system": folder})
-        done = papermill(notebook, tmp_path / "results", tmp_path, *given)
-        assert done.returncode == 0, done.stderr[-2000:]
+        execute(notebook, tmp_path / "results", tmp_path, system=folder)
         executed = (tmp_path / "results" / "out.ipynb").read_text(encoding="utf-8")
         assert "three_scenes.wav" in executed and "cut into 3 windows of 4 s" in executed
     if name == "05_combined":
@@ -99,8 +100,7 @@ def test_a_scene_notebook_leaves_its_record_and_its_system(name, results_of, tmp
 
 def test_the_tagger_notebook_leaves_its_record(tmp_path):
     notebook = NOTEBOOKS / "01_tagger.ipynb"
-    done = papermill(notebook, tmp_path / "results", tmp_path, *ONE_EPOCH)
-    assert done.returncode == 0, done.stderr[-2000:]
+    execute(notebook, tmp_path / "results", tmp_path, **ONE_EPOCH)
     record = record_of(tmp_path / "results")
     assert record["system"] == "tagger" and record["parameters"]["epochs"] == 1
     assert record["parameters"]["supervision"] == "pseudo_labels" and record["networks"] == 2
@@ -133,7 +133,7 @@ def begin(name: str, end: str = "settings", **parameters) -> None:
 
 
 def test_an_unknown_parameter_stops_a_notebook(tmp_path):
-    done = papermill("04_attention.ipynb", tmp_path / "results", NOTEBOOKS, "-p", "head", "2")
+    done = papermill_line("04_attention.ipynb", tmp_path / "results", {"head": 2})
     assert done.returncode != 0
     assert "unknown parameter 'head'; did you mean 'heads'?" in done.stderr
     assert not list((tmp_path / "results").glob("*/records/*"))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import BASELINE, COMBINED, NOTEBOOKS, papermill, read_by, roots, words
+from helpers import BASELINE, COMBINED, NOTEBOOKS, execute, read_by, roots
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -419,14 +419,11 @@ def test_the_plugin_in_the_readme(plug_in):
     assert gates.shape == (1, 128) and gates.min() > 0 and gates.max() < 1 and gates.sum() > 10
 
 
-def test_a_notebook_trains_plugins(mine, tmp_path):
-    given = words({"fusion": "late", "front_end": "bands", "epochs": 1})
-    plugins = os.pathsep.join(map(str, mine))
+def test_a_notebook_trains_plugins(mine, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_PLUGINS", os.pathsep.join(map(str, mine)))
+    given = {"fusion": "late", "front_end": "bands", "epochs": 1}
     results = tmp_path / "results"
-    done = papermill(
-        NOTEBOOKS / "05_combined.ipynb", results, tmp_path, *given, ASC_PLUGINS=plugins
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    execute(NOTEBOOKS / "05_combined.ipynb", results, tmp_path, **given)
     (path,) = results.glob("mini/records/*.json")
     record = json.loads(path.read_text())
     assert record["system"] == record["parameters"]["fusion"] == "late"

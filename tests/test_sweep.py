@@ -298,7 +298,8 @@ def test_a_disturbed_sweep_gives_the_records_of_an_undisturbed_one(start, tmp_pa
     assert records_in(elsewhere) == records_in(undisturbed)
 
 
-def test_no_scheduler_there():
+def test_no_scheduler_there(monkeypatch):
+    monkeypatch.setattr(sweep, "Client", lambda address, timeout: Client(address, timeout="1s"))
     with pytest.raises(OSError, match="tcp://127.0.0.1:9"), sweep.connected(0, "tcp://127.0.0.1:9"):
         pass
 

@@ -1,6 +1,7 @@
 """Where clips come from: data sets, one module each, and the waveform store.
 
-Every module of this folder is imported here, so a new data set is one new file.
+Every module of this folder is imported here, so a new data set is one new file; but those that
+load PyTorch or scikit-learn, for which the processes that compose scenes would wait.
 """
 
 import importlib
@@ -13,8 +14,8 @@ from ..registry import load_plugins, unknown
 from .custom import custom
 from .data_set import DATA_SETS, CorpusError, DataSet, SceneCorpus, TagCorpus
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+for _module in sorted({each.name for each in pkgutil.iter_modules(__path__)} - {"probes", "store"}):
+    importlib.import_module(f"{__name__}.{_module}")
 
 FOLDER = "the path of a folder of your own"
 

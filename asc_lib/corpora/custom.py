@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from ..back_ends import HELD_OUT
 from ..files import cores, write_text
-from ..recipes import SMALL_SCENE, Preset
+from ..recipes import HELD_OUT, SMALL_SCENE, Preset
 from ..registry import ParameterError
 from . import audio, checks
 from .data_set import COLUMNS, FULL_SIZE, CorpusError, DataSet, Finding, SceneCorpus, fault
@@ -55,6 +53,8 @@ def preset(folder: Path) -> Preset:
 
     There a network takes about ``STEPS`` steps, however few the clips.
     """
+    import torch  # takes seconds; the processes that compose scenes do without it
+
     if torch.cuda.is_available():
         scene = replace(FULL_SIZE.scene, back_end=HELD_OUT)
         return replace(FULL_SIZE, scene=scene, tags="yamnet")

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
-from sklearn.model_selection import StratifiedGroupKFold
 
 from .data_set import CorpusError, SceneCorpus
 
@@ -37,6 +36,8 @@ def fold_split(clips: pd.DataFrame, fold: int, folds: int) -> pd.Series:
 
 def held_out(corpus: SceneCorpus) -> SceneCorpus:
     """The training clips alone: those of a third of their places, by label, become the test."""
+    from sklearn.model_selection import StratifiedGroupKFold  # as PyTorch in ``custom.preset``
+
     clips = corpus.clips.iloc[corpus.rows("train")]
     folds = StratifiedGroupKFold(3, shuffle=True, random_state=0)
     _, judges = next(folds.split(clips, clips["scene_label"], clips["location"]))

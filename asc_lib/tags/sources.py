@@ -50,11 +50,16 @@ def cached(
 def from_tagger(source: str, corpus: SceneCorpus, waveforms: Store, seed: int) -> TagVectors:
     """Our own tagger's, trained on first use."""
     tagger, lwlrap, name = default_tagger(by_name(corpus.name))
+    found = of_scenes(tagger, name, corpus, waveforms)
+    return replace(found, source=source, lwlrap=lwlrap["stage 2"]["test"])
+
+
+def of_scenes(tagger: Tagger, name: str, corpus: SceneCorpus, waveforms: Store) -> TagVectors:
+    """Those of a tagger of ours that is kept under this name (``TagData.tagger_path``)."""
     tagger = tagger.like_scenes(corpus)
     return TagVectors(
         names=tagger.tags,
-        source=source,
-        lwlrap=lwlrap["stage 2"]["test"],
+        source="tagger",
         tagger=tagger,
         **cached(corpus, waveforms, name, tagger, partial(tagger.tag_scenes, corpus, waveforms)),
     )

@@ -386,7 +386,7 @@ def save(settings: Settings, scenes: SceneData, net: SceneNet, record: dict) -> 
             folder / NETWORK,
         )
         train = scenes.corpus.rows("train")
-        codes = scenes.outputs(net, train)[0]
+        codes = scenes.training_codes(net)
         if record["back_end"]["name"] != back_ends.SOFTMAX:
             fitted = scenes.fitted(record["back_end"]["name"], codes)
             skops.io.dump(fitted, folder / BACK_END)
