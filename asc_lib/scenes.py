@@ -1,7 +1,7 @@
 """What a scene network is fed, how it is trained, and how it is evaluated (Sections 2.1, 4.2)."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +48,7 @@ class SceneData:
     recipe: SceneRecipe
     device: str
     reads: str = "clip"  # of the fusion (``Fusion.reads``)
+    _kept: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, settings: Settings) -> "SceneData":
@@ -211,14 +212,11 @@ class SceneData:
         Evaluation, the record and the saved system ask for the same ones.
         """
         weights = fingerprint(*(v.cpu().numpy().tobytes() for v in net.state_dict().values()))
-        if weights not in self._codes:
-            self._codes.clear()
-            self._codes[weights] = self.outputs(net, self.corpus.rows("train"))[0]
-        return self._codes[weights]
-
-    @cached_property
-    def _codes(self) -> dict[str, np.ndarray]:
-        return {}
+        if self._kept.get("weights") != weights:
+            self._kept.update(
+                codes=self.outputs(net, self.corpus.rows("train"))[0], weights=weights
+            )
+        return self._kept["codes"]
 
     def evaluate(self, net: SceneNet, back_end: str = "rbf") -> pd.DataFrame:
         """Classify every clip outside the train list: one row per clip, truth and predictions.

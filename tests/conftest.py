@@ -133,3 +133,15 @@ def saved(tagged, tmp_path_factory):
     net = SceneNet(tagged.n_tags, labels, "narrow", "attention", heads=2, layers=1)
     net.output.weight.data *= 20  # probabilities that tell clips apart, though nothing is trained
     return Saved(tmp_path_factory.mktemp("saved"), net, tagged, tagged.evaluate(net))
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    """A test leaves our variables as they were: the next one, or a notebook, would read them."""
+
+    def ours() -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name.startswith("ASC_")}
+
+    before = ours()
+    yield
+    assert ours() == before

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,14 @@ def composed(which: str, folder: Path, **changes) -> corpora.SceneCorpus:
     return tau2019.read(which, folder)
 
 
-def test_the_beds_of_a_clip_are_those_composed_into_it(tmp_path):
-    corpus = composed("esc50", tmp_path / "default")
+@pytest.fixture(scope="module")
+def default(tmp_path_factory):
+    """A corpus of one of ``KINDS`` as it is, composed once."""
+    return cache(lambda which: composed(which, tmp_path_factory.mktemp(which) / "default"))
+
+
+def test_the_beds_of_a_clip_are_those_composed_into_it(default):
+    corpus = default("esc50")
     planned = soundscapes.locations(esc50.RECIPE, RecordedSounds)
     expected = {f"{p.city}-{p.number}": " ".join(f"{t}-{p.fold}" for t in p.beds) for p in planned}
     assert corpus.beds.tolist() == corpus.clips["location"].map(expected).tolist()
@@ -53,8 +60,8 @@ def test_the_beds_of_a_clip_are_those_composed_into_it(tmp_path):
 
 
 @pytest.mark.parametrize("which", KINDS)
-def test_places_tell_little_and_events_much(which, tmp_path):
-    corpus = composed(which, tmp_path / "default")
+def test_places_tell_little_and_events_much(which, default, tmp_path):
+    corpus = default(which)
     by_place = probes.named(probes.latents(corpus), corpus).mean()
     assert 0.15 < by_place < 0.4
     rows = corpus.rows("train"), corpus.rows("test")

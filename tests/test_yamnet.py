@@ -116,8 +116,6 @@ def test_scenes_are_tagged_once_and_a_system_answers_with_the_same_tags(
         if not REAL:
             monkeypatch.setattr(published, "model", lambda: model.path)
             monkeypatch.setattr(yamnet, "interpreter", lambda path: StandIn())
-        monkeypatch.setenv("ASC_DATA", str(tmp_path / "data"))
-        monkeypatch.setenv("ASC_RESULTS", str(tmp_path / "results"))
         given = ATTENTION | {"tags": "yamnet", "n_tags": 20, "epochs": 1}
         checked = settings.check("04_attention", **given)
         assert checked.recipe.tag_windows == "random"
