@@ -23,18 +23,17 @@ env: $(VENV)/installed ## install everything into .venv
 
 demo: env ## data, tagger and six systems on `mini`, ending with a table (five to ten minutes)
 	@mkdir -p $(ASC_RESULTS)/mini/notebooks
-	@echo "== 00_data and 01_tagger, in parallel"
-	@# not at once: two kernels may then take the same TCP port, and wait for ever
-	@# nor as equals: the systems wait for the tagger
-	@$(call execute,00_data,nice) & data=$$!; sleep 3; $(call execute,01_tagger) && wait $$data
+	@echo "== 01_tagger and 00_data, in parallel"
+	@# the systems wait for the tagger; and kernels that start at once may take the same TCP port
+	@$(call execute,01_tagger) & tagger=$$!; sleep 20; $(call execute,00_data) && wait $$tagger
 	@echo "== 02_baseline to 05_combined: six systems, one per core at a time"
 	@started=$$(date +%s) && $(BIN)/asc sweep systems --data mini && echo "   $$(( $$(date +%s) - started )) s"
-	@$(call execute,06_results)
-	@$(BIN)/asc tables --data mini
+	@$(BIN)/asc tables --data mini > $(ASC_RESULTS)/mini/tables.md & table=$$!; \
+	  $(call execute,06_results) && wait $$table && cat $(ASC_RESULTS)/mini/tables.md
 	@echo; echo "The executed notebooks are in $(ASC_RESULTS)/mini/notebooks; run your own with: make lab"
 
 define execute
-started=$$(date +%s) && $(2) $(BIN)/papermill --no-progress-bar --log-level ERROR notebooks/$(1).ipynb \
+started=$$(date +%s) && $(BIN)/papermill --no-progress-bar --log-level ERROR notebooks/$(1).ipynb \
   $(ASC_RESULTS)/mini/notebooks/$(1).ipynb && echo "   $(1): $$(( $$(date +%s) - started )) s"
 endef
 
