@@ -25,7 +25,7 @@ demo: env ## data, tagger and six systems on `mini`, ending with a table (five t
 	@mkdir -p $(ASC_RESULTS)/mini/notebooks
 	@echo "== 01_tagger and 00_data, in parallel"
 	@# the systems wait for the tagger; and kernels that start at once may take the same TCP port
-	@$(call execute,01_tagger) & tagger=$$!; sleep 20; $(call execute,00_data) && wait $$tagger
+	@$(call execute,01_tagger) & tagger=$$!; sleep 3; $(call execute,00_data) && wait $$tagger
 	@echo "== 02_baseline to 05_combined: six systems, one per core at a time"
 	@started=$$(date +%s) && $(BIN)/asc sweep systems --data mini && echo "   $$(( $$(date +%s) - started )) s"
 	@$(BIN)/asc tables --data mini > $(ASC_RESULTS)/mini/tables.md & table=$$!; \
