@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 env: $(VENV)/installed ## install everything into .venv
 
-demo: env ## data, tagger and six systems on `mini`, ending with a table (five to ten minutes)
+demo: env ## data, tagger and six systems on `mini`, ending with a table (about five minutes)
 	@mkdir -p $(ASC_RESULTS)/mini/notebooks
 	@echo "== 01_tagger and 00_data, in parallel"
 	@# the systems wait for the tagger; and kernels that start at once may take the same TCP port
@@ -37,7 +37,7 @@ started=$$(date +%s) && $(BIN)/papermill --no-progress-bar --log-level ERROR not
   $(ASC_RESULTS)/mini/notebooks/$(1).ipynb && echo "   $(1): $$(( $$(date +%s) - started )) s"
 endef
 
-test: env ## ruff, unit tests, notebooks through nbval and papermill (ten minutes or more)
+test: env ## ruff, unit tests, notebooks through nbval and papermill (about ten minutes)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope \

@@ -66,6 +66,17 @@ def test_class_weights_of_the_loss_by_hand(tagged):
     assert tagged.class_weights is None
 
 
+def test_codes_of_the_training_clips_are_computed_once_for_the_same_weights(tagged, monkeypatch):
+    net, computed = SceneNet(tagged.n_tags, 10, "narrow", "attention", heads=2), []
+    monkeypatch.setattr(
+        type(tagged), "outputs", lambda *_: computed.append(1) or (np.full(2, len(computed)), None)
+    )
+    scenes = replace(tagged)
+    assert [scenes.training_codes(net)[0] for _ in range(2)] == [1, 1]
+    net.output.bias = torch.nn.Parameter(torch.ones(10))
+    assert scenes.training_codes(net)[0] == 2 and replace(scenes).training_codes(net)[0] == 3
+
+
 def test_held_out_places_choose(tagged, tmp_path, monkeypatch, capsys):
     """The best on them, of a network that learns without them, in as many steps."""
     scenes = with_recipe(tagged, back_end="held_out", epochs=2, batch=20, crop=12_000)

@@ -66,6 +66,7 @@ def lab(tmp_path_factory):
         "--ServerApp.port=0",
         "--IdentityProvider.token=",
         "--ServerApp.port_retries=0",
+        "--KernelManager.transport=ipc",  # as in ``helpers.kernels_without_ports``
     ]
     options += [
         f"--LabApp.user_settings_dir={root / 'settings'}",

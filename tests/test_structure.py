@@ -104,7 +104,7 @@ def test_the_import_of_every_form_is_seen():
 
 def test_it_stays_small():
     count = sum(isinstance(node, ast.stmt) for tree in TREES.values() for node in ast.walk(tree))
-    assert count <= 6_877  # whoever adds, deletes first
+    assert count <= 6_875  # whoever adds, deletes first
 
 
 def modules_after(*arguments: str) -> set[str]:
