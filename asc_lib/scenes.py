@@ -209,7 +209,7 @@ class SceneData:
     def training_codes(self, net: SceneNet) -> np.ndarray:
         """Codes [clips, width] of the training clips; kept until a network of other weights asks.
 
-        Evaluation, the record and the saved system ask for the same ones.
+        After the last epoch evaluation and the saved system ask for the same ones.
         """
         weights = fingerprint(*(v.cpu().numpy().tobytes() for v in net.state_dict().values()))
         if self._kept.get("weights") != weights:

@@ -18,7 +18,7 @@ from asc_lib.corpora.store import Store
 from asc_lib.recipes import TaggerSizes
 from asc_lib.scene_net import n_parameters
 from asc_lib.tagging_net import MelSpectrogram, TaggingNet, standardised_decibels
-from asc_lib.tags import tag_data, tagger_training
+from asc_lib.tags import sources, tag_data, tagger_training
 from asc_lib.tags.tag_data import TagData
 from asc_lib.tags.tagger import Tagger
 
@@ -290,6 +290,17 @@ def test_a_stereo_scene_at_48_khz_is_tagged_by_the_networks_that_may():
     assert np.allclose(vectors[:, 0], [own[0][0], own[1][1], own[2][1]], atol=2e-3)
     assert tagger.like_scenes(scenes).used == 1
     assert np.abs(own[0][0] - own[0][1]).max() > 0.01
+
+
+def test_scenes_that_notebook_01_has_tagged_are_not_tagged_again(tagged, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASC_DATA", str(tmp_path))
+    tagger, data = tagged.vectors.tagger, (tagged.corpus, tagged.waveforms)
+    found = sources.of_scenes(tagger, "mini-tagger-0", *data)
+    kept = (tagger, {"stage 2": {"test": {"lwlrap": 0.5}}}, "mini-tagger-0")
+    monkeypatch.setattr(sources, "default_tagger", lambda data_set: kept)
+    monkeypatch.setattr(Tagger, "tag_scenes", lambda *_: pytest.fail("tagged again"))
+    again = sources.open_tag_vectors("tagger", *data)
+    assert again.fingerprint == found.fingerprint and again.lwlrap == {"lwlrap": 0.5}
 
 
 def test_evaluated_clips_and_their_figures():
