@@ -1,6 +1,6 @@
 """Small corpora and a saved system that tests share, made once a session.
 
-One thread per process, since tests run side by side.
+One process of one thread for each, since tests run side by side.
 """
 
 import os
@@ -17,13 +17,14 @@ import soundfile
 import torch
 from helpers import ATTENTION, kernels_without_ports, roots
 
-from asc_lib import corpora, settings
+from asc_lib import corpora, files, settings
 from asc_lib.corpora import esc50, mini, soundscapes, store, tau2019
 from asc_lib.recipes import TaggerSizes
 from asc_lib.runs import records
 from asc_lib.scene_net import SceneNet
 from asc_lib.scenes import BackEnd, SceneData
 from asc_lib.tagging_net import TaggingNet
+from asc_lib.tags import tagger_training
 from asc_lib.tags.tagger import Tagger
 from asc_lib.tags.windows import TagVectors
 from asc_lib.use import system
@@ -34,14 +35,18 @@ nbval.kernel.KernelManager = partial(
 )
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+soundscapes.processes = tagger_training.processes = lambda: 1
 
 
 @pytest.fixture(scope="session")
 def small_mini(tmp_path_factory):
-    """A `mini` of 1 s clips, one a location."""
-    root = tmp_path_factory.mktemp("mini") / "scenes"
+    """A `mini` of 1 s clips, one a location; the processes of pytest-xdist share it."""
     recipe = replace(mini.RECIPE, seconds=1.0, train=(1, 1), test=(1, 1))
-    soundscapes.write_scenes(recipe, mini.SynthesisedSounds(), root)
+    folder = tmp_path_factory.getbasetemp()
+    root = files.made_once(
+        (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "small_mini",
+        lambda to: soundscapes.write_scenes(recipe, mini.SynthesisedSounds(), to),
+    )
     return tau2019.read("mini", root)
 
 

@@ -10,9 +10,9 @@ from helpers import NOTEBOOKS, execute, papermill_line
 
 from asc_lib.files import REPOSITORY
 from asc_lib.registry import ParameterError
-from asc_lib.runs import records
-from asc_lib.use.system import UnfitSystem
-from asc_lib.use.system import load as system_of
+from asc_lib.runs import cells, records
+from asc_lib.scenes import SceneData
+from asc_lib.use import system
 
 COMMITTED = sorted(NOTEBOOKS.glob("0[0-9]_*.ipynb"))
 
@@ -40,10 +40,10 @@ NO_DATA = "parameter 'data' is 'nope': choose one of esc50, mini, tau2019"
 
 @pytest.fixture(scope="module")
 def results_of(tmp_path_factory):
-    """Folder of the results of one of ``RUNS``, executed once for each ``attempt``."""
+    """Folder of the results of one of ``RUNS``, executed once."""
 
     @cache
-    def run(name: str, attempt: int) -> Path:
+    def run(name: str) -> Path:
         results = tmp_path_factory.mktemp(name) / "results"
         notebook, parameters = f"{name.split()[0]}.ipynb", ONE_EPOCH | RUNS[name][0]
         if name == "04_attention":
@@ -62,13 +62,13 @@ def results_of(tmp_path_factory):
 )
 def test_a_scene_notebook_leaves_its_record_and_its_system(name, results_of, tmp_path):
     parameters, fusion, table = RUNS[name]
-    results = results_of(name, 0)
+    results = results_of(name)
     record = record_of(results)
     assert (record["system"], record["table"]) == (fusion, table)
     expected = {"data": "mini", "seed": 0, "epochs": 1} | parameters
-    system = expected.pop("system", "narrow")  # of notebook 08: a recipe, or a front-end
-    named = {"recipe": system, "front_end": "narrow"}
-    expected |= named if system == "specialists" else {"front_end": system}
+    rival = expected.pop("system", "narrow")  # of notebook 08: a recipe, or a front-end
+    named = {"recipe": rival, "front_end": "narrow"}
+    expected |= named if rival == "specialists" else {"front_end": rival}
     assert record["parameters"].items() >= expected.items()
     assert record["data"]["clips"] == {"train": 360, "test": 180, "unused": 20}
     assert record["test"]["clips"] == 180 and record["test_all"]["clips"] == 200
@@ -88,7 +88,7 @@ def test_a_scene_notebook_leaves_its_record_and_its_system(name, results_of, tmp
     assert record["seconds"] > 0 and record["environment"]["torch"]
     assert (record["tags"] is None) == (fusion == "baseline")
     folder = results / "mini" / "systems" / record["run"]
-    assert system_of(folder).about["test"] == record["test"]
+    assert system.load(folder).about["test"] == record["test"]
     if name == "04_attention":
         notebook = NOTEBOOKS / "07_your_recordings.ipynb"
         execute(notebook, tmp_path / "results", tmp_path, system=folder)
@@ -157,12 +157,17 @@ def test_a_wrong_value_stops_a_notebook(name, parameters, message):
 
 def test_a_folder_that_is_no_system_stops_notebook_07(tmp_path):
     message = "is not a system that can be loaded: it has no system.json"
-    with pytest.raises(UnfitSystem, match=message):
+    with pytest.raises(system.UnfitSystem, match=message):
         begin("07_your_recordings", end="trained", system=str(tmp_path))
 
 
-def test_the_same_run_twice_gives_the_same_record(results_of):
-    first, second = (record_of(results_of("02_baseline", attempt)) for attempt in (0, 1))
+def test_the_same_run_twice_gives_the_same_record(results_of, tmp_path, monkeypatch):
+    """Once as a notebook, once as a program."""
+    monkeypatch.setenv("ASC_RESULTS", str(tmp_path))
+    (cell,) = cells.cells("baseline", data="mini", epochs=1)
+    settings = cell.settings()
+    system.train_and_save(settings, SceneData.open(settings))
+    first, second = record_of(results_of("02_baseline")), record_of(tmp_path)
     assert first.pop("seconds") and second.pop("seconds") and first == second
 
 
