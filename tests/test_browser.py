@@ -54,7 +54,7 @@ def lab(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings))
     (root / "notebooks").mkdir()
-    copy("04_attention", root / "notebooks", epochs=0 if SCREENSHOTS else 2)
+    copy("04_attention", root / "notebooks", epochs=0 if SCREENSHOTS else 1)
     environment = os.environ | {
         "ASC_RESULTS": str(root / "results"),
         "JUPYTER_PLATFORM_DIRS": "1",

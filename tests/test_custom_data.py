@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from helpers import BASELINE, NOTEBOOKS, execute
+from helpers import BASELINE, execute_here
 
 from asc_lib import corpora, settings
 from asc_lib.corpora import audio, store
@@ -345,13 +345,13 @@ def test_it_runs_in_the_notebooks(folder, tmp_path, monkeypatch):
         tmp_path / "tags.parquet"
     )
     given = {
-        "data": folder,
-        "tags": tmp_path / "tags.parquet",
+        "data": str(folder),
+        "tags": str(tmp_path / "tags.parquet"),
         "epochs": 1,
         "front_end": "narrow",
         "threads": 1,
     }
-    execute(NOTEBOOKS / "04_attention.ipynb", tmp_path / "results", tmp_path, **given)
+    execute_here("04_attention", **given)
     (record,) = records.read_records(str(folder))
     assert record["data"]["name"] == "own_my_scénes" and record["tags"]["source"] == "tags.parquet"
     assert record["test"]["clips"] + record["data"]["clips"]["train"] == 40

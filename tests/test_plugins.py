@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers import BASELINE, COMBINED, NOTEBOOKS, execute, read_by, roots
+from helpers import BASELINE, COMBINED, execute_here, read_by, roots
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -423,7 +423,8 @@ def test_a_notebook_trains_plugins(mine, tmp_path, monkeypatch):
     monkeypatch.setenv("ASC_PLUGINS", os.pathsep.join(map(str, mine)))
     given = {"fusion": "late", "front_end": "bands", "epochs": 1}
     results = tmp_path / "results"
-    execute(NOTEBOOKS / "05_combined.ipynb", results, tmp_path, **given)
+    monkeypatch.setenv("ASC_RESULTS", str(results))
+    execute_here("05_combined", **given)
     (path,) = results.glob("mini/records/*.json")
     record = json.loads(path.read_text())
     assert record["system"] == record["parameters"]["fusion"] == "late"
