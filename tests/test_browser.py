@@ -35,6 +35,8 @@ SETTINGS = {
 }
 SCREENSHOTS = os.environ.get("ASC_SCREENSHOTS")
 MINUTE = 60_000
+# JupyterLab forgets cells that are run before their notebook's kernel is there
+IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'"
 
 if not CHROMIUM and os.environ.get("ASC_BROWSER") != "required":
     pytest.skip(
@@ -71,6 +73,7 @@ def lab(tmp_path_factory):
     options += [
         f"--LabApp.user_settings_dir={root / 'settings'}",
         f"--LabApp.workspaces_dir={root / 'workspaces'}",
+        "--LabApp.expose_app_in_browser=True",
     ]
     command = [sys.executable, "-m", "jupyterlab", *options, f"--notebook-dir={root / 'notebooks'}"]
     server = subprocess.Popen(
@@ -119,7 +122,7 @@ def run_all(page, url: str, name: str, widget: str) -> None:
     """Open a notebook, run all its cells, and go to the widget."""
     page.goto(f"{url}/lab/tree/{name}.ipynb?reset")
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    page.locator(".jp-Toolbar-kernelName >> text=Python 3").first.wait_for()
+    page.wait_for_function(IDLE)
     page.locator(".lm-MenuBar-itemLabel >> text=Run").click()
     page.locator(".lm-Menu-itemLabel >> text='Run All Cells'").click()
     page.locator(".jp-Notebook").press("Escape")
