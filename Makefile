@@ -37,7 +37,7 @@ started=$$(date +%s) && $(BIN)/papermill --no-progress-bar --log-level ERROR not
   $(ASC_RESULTS)/mini/notebooks/$(1).ipynb && echo "   $(1): $$(( $$(date +%s) - started )) s"
 endef
 
-test: env ## ruff, unit tests, notebooks through nbval and papermill (ten to fifteen minutes)
+test: env ## ruff, unit tests, notebooks through nbval and papermill (about nine minutes on two cores)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	ASC_RESULTS=$$(mktemp -d) $(BIN)/pytest -q -m 'not slow' -n 2 --dist loadscope \
