@@ -420,7 +420,6 @@ def test_the_plugin_in_the_readme(plug_in):
 
 
 def test_a_notebook_trains_plugins(mine, tmp_path, monkeypatch):
-    monkeypatch.setenv("ASC_PLUGINS", os.pathsep.join(map(str, mine)))
     given = {"fusion": "late", "front_end": "bands", "epochs": 1}
     results = tmp_path / "results"
     monkeypatch.setenv("ASC_RESULTS", str(results))

@@ -28,13 +28,11 @@ class Sizes:
     rounds: int = 5
     workers: int = 2  # processes of the plain way's DataLoader
     steps: int = 1  # training steps that are timed together
-    square: int = 2048  # side of the matrices that are multiplied
-    copied: int = 2**26  # float32 numbers that are copied
+    shrink: int = 1  # how much smaller are the matrices that tell what a machine reaches
 
 
 TOY = Sizes(
-    **dict(clips=4, seconds=1, crop=28_000, batch=2, whole=2, per_epoch=4),
-    **dict(rounds=1, workers=0, square=256, copied=2**20),
+    clips=4, seconds=1, crop=28_000, batch=2, whole=2, per_epoch=4, rounds=1, workers=0, shrink=8
 )
 
 

@@ -42,10 +42,7 @@ class Plan:
     """What is measured, and how much of it."""
 
     device: str = "cuda"
-    sizes: Sizes = Sizes(
-        **dict(clips=14_400, per_epoch=network.TRAIN_CLIPS, rounds=3, steps=20),
-        **dict(square=8192, copied=2**29),
-    )
+    sizes: Sizes = Sizes(clips=14_400, per_epoch=network.TRAIN_CLIPS, rounds=3, steps=20)
     cell: Sizes = Sizes(clips=1_200, per_epoch=1_200)  # of several side by side
     together: tuple[int, ...] = (1, 2, 4)
     tagger: TaggerSizes = TaggerSizes()
@@ -102,7 +99,7 @@ def speed(plan: Plan) -> dict:
     started = time.perf_counter()
     ways[ours[0]]["evaluation"]()
     found["evaluation (s)"] = evaluation = time.perf_counter() - started
-    reached = {precision: network.rates(device, sizes, precision) for precision in PRECISIONS}
+    reached = {kind: network.rates(device, sizes.shrink, kind) for kind in PRECISIONS}
     work = {name: network.counted(sizes.crop, name) for name in FRONT_ENDS}
     rates = {row: network.per_second(seconds[row], count) for row, count in clips.items()}
     floors = {

@@ -81,14 +81,15 @@ def best_rate(work, amount: float, rounds: int) -> float:
     return amount / min(seconds)
 
 
-def rates(device: str, sizes: Sizes, precision: str = "float32") -> dict[str, float]:
+def rates(device: str, shrink: int, precision: str = "float32") -> dict[str, float]:
     """What this machine reaches: matrix product (GFLOP/s), copying (GB/s, both ways).
 
     On a GPU float32 matrices are multiplied as its convolutions are, in TF32.
     """
-    side = sizes.square
+    side, long = (2048, 2**26) if device == "cpu" else (8192, 2**29)
+    side, long = side // shrink, long // shrink**2
     square = torch.randn(side, side, device=device, dtype=getattr(torch, precision))
-    source = torch.zeros(sizes.copied, device=device)
+    source = torch.zeros(long, device=device)
     target = torch.zeros_like(source)
     tf32 = torch.backends.cuda.matmul.allow_tf32
 
@@ -188,7 +189,7 @@ def measure(folder: Path, sizes: Sizes, device: str) -> dict:
     finally:
         for worker in workers:
             worker.end()
-    reached, work = rates(device, sizes), counted(sizes.crop)
+    reached, work = rates(device, sizes.shrink), counted(sizes.crop)
     clips = {
         "training step": sizes.batch,
         "inference": sizes.whole,
